@@ -1,0 +1,82 @@
+"""What a run decided: recorded once, shown on the card, checked on load."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from sczoo.base._reading import iter_row_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+
+_PACKAGES = ("sczoo", "scvi-tools", "torch", "anndata", "numpy", "scipy", "pandas", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape results."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The machine in words that say nothing about its owner."""
+    import torch
+
+    described: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name(0)
+    return described
+
+
+def fingerprint(adata: AnnData, layer: str | None, rows: np.ndarray | None = None) -> str:
+    """SHA-256 of the non-zero values and their places: the same data give the same digest.
+
+    Independent of storage (dense, CSR, backed) and of names.
+    """
+    digest = hashlib.sha256()
+    for _, block in iter_row_blocks(adata, layer, rows):
+        csr = sparse.csr_matrix(block)
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+        digest.update(np.diff(csr.indptr).astype("<i8").tobytes())
+        digest.update(csr.indices.astype("<i8").tobytes())
+        digest.update(csr.data.astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def isolated_random_state(seed: int) -> Iterator[None]:
+    """Seed torch, and restore the caller's random state afterwards.
+
+    Results depend on the seed alone, and the caller's own random numbers are not disturbed.
+    """
+    import torch
+
+    with torch.random.fork_rng():
+        state = np.random.get_state()  # noqa: NPY002
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
