@@ -101,7 +101,7 @@ def _open_regular(path: Path):
 
 
 def lock_beside(target: str | os.PathLike[str], *, timeout: float = 600.0) -> FileLock:
-    """Lock between processes for everything that changes ``target``: ``.<name>.lock`` beside it."""
+    """Lock, between processes, whatever changes ``target``: ``.<name>.lock`` beside it."""
     target = Path(target)
     return FileLock(target.parent / f".{target.name}.lock", timeout=timeout)
 

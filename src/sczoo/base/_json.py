@@ -124,14 +124,12 @@ def dump_json(document: Any, *, where: str) -> bytes:
         If the document holds NaN, infinity or something that JSON has no form for.
     """
     try:
-        text = json.dumps(
-            document, ensure_ascii=False, allow_nan=False, sort_keys=True, indent=1
-        )
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, sort_keys=True, indent=1)
         data = (text + "\n").encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(
-            f"{where} cannot be written as JSON: {error}. Use plain finite values (numbers, texts, "
-            "lists, dictionaries)."
+            f"{where} cannot be written as JSON: {error}. Use plain finite values (numbers, "
+            "texts, lists, dictionaries)."
         ) from error
     parse_json(data, where=where)  # what cannot be read back is not written
     return data
@@ -151,7 +149,11 @@ def encode_typed(value: Any, *, where: str = "value") -> Any:
     if value is None or isinstance(value, (bool, str)):
         return str(value) if isinstance(value, np.str_) else value
     if isinstance(value, np.generic):
-        return {_TAG: "scalar", "dtype": _dtype_name(value.dtype, where), "value": _plain(value.item(), where)}
+        return {
+            _TAG: "scalar",
+            "dtype": _dtype_name(value.dtype, where),
+            "value": _plain(value.item(), where),
+        }
     if isinstance(value, (int, float)):
         return _plain(value, where)
     if isinstance(value, list):
@@ -182,7 +184,10 @@ def _encode_dict(value: dict[Any, Any], where: str) -> dict[str, Any]:
             str(key): encode_typed(item, where=f"{where}[{key!r}]") for key, item in value.items()
         }
     pairs = [
-        [encode_typed(key, where=f"a key of {where}"), encode_typed(item, where=f"{where}[{key!r}]")]
+        [
+            encode_typed(key, where=f"a key of {where}"),
+            encode_typed(item, where=f"{where}[{key!r}]"),
+        ]
         for key, item in value.items()
     ]
     return {_TAG: "dict", "items": pairs}
@@ -195,7 +200,9 @@ def _dtype_name(dtype: np.dtype, where: str) -> str:
         return "object"
     if dtype.name in _NUMBER_DTYPES:
         return dtype.name
-    raise SchemaError(f"{where} has dtype {dtype}, which cannot be stored safely; convert it first.")
+    raise SchemaError(
+        f"{where} has dtype {dtype}, which cannot be stored safely; convert it first."
+    )
 
 
 def _plain(value: Any, where: str) -> Any:
