@@ -6,6 +6,7 @@ first and this file is the only one to change.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from scvi.data import _constants as _scvi_constants
@@ -38,8 +39,11 @@ def setup_method_args(setup_locals: Mapping[str, Any]) -> dict[str, Any]:
 
     ``setup_locals`` must hold exactly the parameters of the call: take it on the first line.
     """
-    setup_locals = {k: v for k, v in setup_locals.items() if k != "__class__"}
-    return setup_locals["cls"]._get_setup_method_args(**setup_locals)
+    cls = setup_locals["cls"]
+    method = cls.setup_anndata if "adata" in setup_locals else cls.setup_mudata
+    # locals() also lists the free variables of a nested class
+    parameters = {k: setup_locals[k] for k in inspect.signature(method).parameters}
+    return cls._get_setup_method_args(cls=cls, **parameters)
 
 
 def init_params(model: BaseModelClass, init_locals: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,3 +86,10 @@ def resolve_device(accelerator: str = "auto", device: int | str = "auto") -> tor
         validate_single_device=True,
     )
     return resolved
+
+
+def modality_names(
+    model_cls: type[BaseModelClass], modalities: Mapping[str, str], args: Mapping[str, Any]
+) -> Any:
+    """Complete ``modalities``: each setup argument's modality, ``None`` where not given."""
+    return model_cls._create_modalities_attr_dict(dict(modalities), dict(args))

@@ -1,4 +1,4 @@
-"""Input checks: one pass over the matrix, before the first epoch, with errors that name the place."""
+"""Input checks: one pass over the matrix before the first epoch; errors name the place."""
 
 from __future__ import annotations
 
@@ -134,9 +134,7 @@ def counts_elsewhere(adata: AnnData, layer: str | None) -> str:
     return ""
 
 
-def raise_for_scan(
-    adata: AnnData, scan: MatrixScan, layer: str | None, scale: InputScale
-) -> None:
+def raise_for_scan(adata: AnnData, scan: MatrixScan, layer: str | None, scale: InputScale) -> None:
     """Raise the typed error for the first problem of a scanned matrix."""
     place = place_of(layer)
     if scan.first_not_finite is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from scvi import settings
 from scvi.dataloaders import DataSplitter
@@ -12,6 +11,8 @@ from torch.utils.data import DataLoader, Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
 
 
 class BatchSampler(Sampler):
@@ -88,21 +89,19 @@ class ZooDataSplitter(DataSplitter):
         )
         kwargs.setdefault("num_workers", settings.dl_num_workers)
         kwargs.setdefault("persistent_workers", settings.dl_persistent_workers)
-        sampler = BatchSampler(
-            len(indices), batch_size, shuffle=shuffle, seed=settings.seed or 0
-        )
+        sampler = BatchSampler(len(indices), batch_size, shuffle=shuffle, seed=settings.seed or 0)
         return DataLoader(
             dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **kwargs
         )
 
     def train_dataloader(self) -> Any:
-        """Shuffled training batches."""
+        """Return shuffled training batches."""
         if self._distributed:
             return super().train_dataloader()
         return self._loader(self.train_idx, shuffle=True)
 
     def val_dataloader(self) -> Any:
-        """Validation batches, in order; none without validation cells."""
+        """Return validation batches, in order; none without validation cells."""
         if self._distributed:
             return super().val_dataloader()
         return self._loader(self.val_idx, shuffle=False) if len(self.val_idx) else []

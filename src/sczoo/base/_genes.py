@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from dataclasses import dataclass, field
@@ -43,11 +42,6 @@ def detect_namespace(names: Sequence[str]) -> Namespace:
     """Say whether gene names are Ensembl identifiers (at least half of them) or symbols."""
     hits = sum(bool(_ENSEMBL.match(str(name))) for name in names)
     return "ensembl" if 2 * hits > len(names) else "symbol"
-
-
-def genes_sha256(names: Sequence[str]) -> str:
-    """Hash an ordered gene list: SHA-256 of the names joined by newlines."""
-    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -158,7 +152,9 @@ def _lookup(names: Sequence[str]) -> dict[str, int]:
     return {name: position for name, position in positions.items() if name not in twice}
 
 
-def _match(query: list[str], reference: list[str]) -> tuple[np.ndarray, list[tuple[str, str]], int]:
+def _match(
+    query: list[str], reference: list[str]
+) -> tuple[np.ndarray, list[tuple[str, str]], int]:
     """Match in three passes: the exact name, without version suffix, without regard to case."""
     positions = np.full(len(reference), -1, dtype=np.int64)
     taken: set[int] = set()
@@ -297,7 +293,9 @@ def _duplicates(names: Sequence[str]) -> set[str]:
 def _raise_for_alignment(
     alignment: GeneAlignment, names: list[str], reference: list[str], min_coverage: float
 ) -> None:
-    prefixes = [{name[:7] for name in group if _ENSEMBL.match(name)} for group in (names, reference)]
+    prefixes = [
+        {name[:7] for name in group if _ENSEMBL.match(name)} for group in (names, reference)
+    ]
     other_ensembl = (
         detect_namespace(names) == detect_namespace(reference) == "ensembl"
         and alignment.n_matched == 0
@@ -305,7 +303,8 @@ def _raise_for_alignment(
     )
     by_case = len(alignment.renamed) > alignment.n_exact and alignment.source == "var_names"
     other_symbols = (
-        by_case and _looks_murine(names) != _looks_murine(reference)
+        by_case
+        and _looks_murine(names) != _looks_murine(reference)
         and detect_namespace(names) == detect_namespace(reference) == "symbol"
         and not all(name.islower() for name in names)
     )

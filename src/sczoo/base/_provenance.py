@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine in words that say nothing about its owner."""
+    """Describe the machine in words that say nothing about its owner."""
     import torch
 
     described: dict[str, Any] = {

@@ -81,7 +81,9 @@ def resolve_indices(indices: Any, n_obs: int) -> np.ndarray:
     if resolved.size == 0:
         return np.zeros(0, dtype=np.int64)
     if resolved.ndim != 1 or not np.issubdtype(resolved.dtype, np.integer):
-        raise InputError("indices must be a list of row numbers or a mask with one value per cell.")
+        raise InputError(
+            "indices must be a list of row numbers or a mask with one value per cell."
+        )
     if resolved.min() < -n_obs or resolved.max() >= n_obs:
         raise InputError(
             f"indices must lie between 0 and {n_obs - 1}; got {resolved.min()} to "

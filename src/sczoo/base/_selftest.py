@@ -13,7 +13,7 @@ _SEED = 20261122
 
 
 def selftest_cells(n_genes: int, scale: str) -> np.ndarray:
-    """Draw the self-test cells.
+    r"""Draw the self-test cells.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def selftest_cells(n_genes: int, scale: str) -> np.ndarray:
     scale
         The model's input scale. ``"counts"`` and ``"nonnegative"`` give Poisson counts with
         log-normal gene means and library sizes between 500 and 8,000; every other scale gives
-        :math:`\\log(1 + 10^4 x / \\sum x)` of the same counts.
+        :math:`\log(1 + 10^4 x / \sum x)` of the same counts.
 
     Returns
     -------

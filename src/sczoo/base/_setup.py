@@ -1,0 +1,103 @@
+"""Registering data with scvi-tools: checked first, and undone if it fails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scvi.data import AnnDataManager
+
+from sczoo import _compat
+from sczoo.base._checks import check_input
+from sczoo.errors import InputError, MissingKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from anndata import AnnData
+    from mudata import MuData
+    from scvi.data.fields import BaseAnnDataField
+
+
+class SetupMixin:
+    """What ``setup_anndata`` and ``setup_mudata`` of every model share."""
+
+    @classmethod
+    def _check_setup(
+        cls: Any,
+        adata: Any,
+        *,
+        layer: str | None = None,
+        categorical_keys: Iterable[str | None] = (),
+        obsm_keys: Iterable[str | None] = (),
+    ) -> None:
+        """Check the data of ``setup_anndata`` before anything is written into them."""
+        check_input(
+            adata,
+            layer=layer,
+            scale=cls._input_scale,
+            min_cells=1,
+            min_genes=cls._min_genes,
+            categorical_keys=[key for key in categorical_keys if key is not None],
+            obsm_keys=[key for key in obsm_keys if key is not None],
+        )
+
+    @classmethod
+    def _register(
+        cls: Any,
+        adata: AnnData | MuData,
+        fields: list[BaseAnnDataField],
+        setup_locals: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        """Register `fields` with scvi-tools; a failure leaves `adata` as it was.
+
+        Parameters
+        ----------
+        adata
+            The data.
+        fields
+            scvi-tools' fields.
+        setup_locals
+            ``locals()`` of the setup method, taken on its first line.
+        **kwargs
+            The setup method's own ``**kwargs`` (``source_registry`` and what goes with it).
+        """
+        arguments = _compat.setup_method_args(setup_locals)
+        manager = AnnDataManager(fields=fields, setup_method_args=arguments)
+        columns, entries = set(adata.obs.columns), dict(adata.uns)
+        try:
+            manager.register_fields(adata, **kwargs)
+        except Exception:
+            for column in set(adata.obs.columns) - columns:
+                del adata.obs[column]
+            for entry in set(adata.uns) - set(entries):
+                del adata.uns[entry]
+            raise
+        cls.register_manager(manager)
+
+    @classmethod
+    def _modalities(
+        cls: Any, mdata: Any, modalities: Mapping[str, str] | None, setup_locals: Mapping[str, Any]
+    ) -> Any:
+        """Complete and check the ``modalities`` of ``setup_mudata``.
+
+        Returns
+        -------
+        Mapping from setup argument to modality, with attribute access; ``None`` where not given.
+        """
+        from mudata import MuData
+
+        if not isinstance(mdata, MuData):
+            raise InputError(f"setup_mudata expects a MuData, got {type(mdata).__name__}.")
+        if not modalities or "layer" not in modalities:
+            raise MissingKeyError(
+                "setup_mudata needs to know which modality holds the expression: pass "
+                f"modalities={{'layer': ...}} with one of {sorted(mdata.mod)}."
+            )
+        unknown = sorted({m for m in modalities.values() if m is not None} - set(mdata.mod))
+        if unknown:
+            raise MissingKeyError(
+                f"The MuData has no modality {unknown[0]!r}; it has {sorted(mdata.mod)}."
+            )
+        arguments = _compat.setup_method_args(setup_locals)
+        return _compat.modality_names(cls, modalities, arguments)

@@ -1,0 +1,162 @@
+"""Training through scvi-tools' ``TrainRunner``, reproducible and recorded."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scvi.train import TrainRunner
+
+from sczoo.base._checks import scan_matrix
+from sczoo.base._data import ZooDataSplitter
+from sczoo.base._genes_table import genes_sha256
+from sczoo.base._provenance import fingerprint, hardware, isolated_random_state, versions
+from sczoo.errors import InputError, TooFewCellsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class TrainingMixin:
+    """Running a training plan and recording what happened."""
+
+    _data_splitter_cls = ZooDataSplitter
+    _train_runner_cls = TrainRunner
+
+    def _train(
+        self,
+        *,
+        max_epochs: int,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        early_stopping: bool = False,
+        datasplitter_kwargs: Mapping[str, Any] | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        plan_cls: type | None = None,
+        datamodule: Any = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Run a training plan.
+
+        The random numbers of a run depend on ``scvi.settings.seed`` alone, and the caller's
+        random state is left as it was. An interrupted run keeps the weights of its last step.
+        """
+        model: Any = self
+        if datamodule is None and model.adata is None:
+            raise InputError("This model was loaded without data, so it cannot be trained.")
+        if datamodule is None and model.adata.n_obs < model._min_cells:
+            raise TooFewCellsError(
+                f"The data have {model.adata.n_obs} cell(s); {type(model).__name__} needs at "
+                f"least {model._min_cells} to train."
+            )
+        if max_epochs < 1 or batch_size < 2:
+            raise InputError("max_epochs must be at least 1 and batch_size at least 2.")
+        splitter = datamodule or self._data_splitter_cls(
+            model.adata_manager,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            distributed_sampler="ddp" in str(trainer_kwargs.get("strategy", "")),
+            **dict(datasplitter_kwargs or {}),
+        )
+        seed = model._seed()
+        cpu, wall = time.process_time(), time.perf_counter()
+        with isolated_random_state(seed):
+            plan = (plan_cls or model._training_plan_cls)(model.module, **dict(plan_kwargs or {}))
+            runner = self._train_runner_cls(
+                model,
+                training_plan=plan,
+                data_splitter=splitter,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                **trainer_kwargs,
+            )
+            was_trained = model.is_trained_
+            # scvi-tools appends to an existing history only; after loading there is none
+            model.is_trained_ = was_trained and isinstance(model.history_, dict)
+            model.module.train()
+            try:
+                runner()
+            except (KeyboardInterrupt, SystemExit) as stop:
+                # Lightning turns Ctrl-C into SystemExit; a session should survive it
+                if runner.trainer.global_step > 0:
+                    model.is_trained_ = True
+                    self._record_run(seed, time.process_time() - cpu, runner.trainer, False)
+                    logger.warning("Training was interrupted: the model keeps its last weights.")
+                raise KeyboardInterrupt from stop
+            finally:
+                model.is_trained_ = model.is_trained_ or was_trained
+                model.module.eval()
+        arguments = {
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "train_size": train_size,
+            "early_stopping": early_stopping,
+            "plan_kwargs": dict(plan_kwargs or {}),
+        }
+        self._record_run(seed, time.process_time() - cpu, runner.trainer, True, arguments)
+        logger.info("Trained in %.1f s.", time.perf_counter() - wall)
+
+    def _record_run(
+        self,
+        seed: int,
+        cpu_seconds: float,
+        trainer: Any,
+        finished: bool,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        model: Any = self
+        model.provenance_ = {
+            "versions": versions(),
+            "hardware": hardware(),
+            "seed": seed,
+            "genes_sha256": genes_sha256(model.var_names),
+            "arguments": {
+                "setup": plain(model._setup_arguments),
+                "init": plain(model.init_params_.get("non_kwargs", {})),
+                "train": plain(arguments or {}),
+            },
+            "cpu_seconds": round(cpu_seconds, 2),
+            "epochs": int(trainer.current_epoch),
+            "finished": finished,
+        }
+        if model.adata is None:
+            return
+        source = model._expression(model.adata)
+        rows = model.train_indices_
+        rows = None if rows is None else np.sort(np.asarray(rows))
+        n_cells = source.n_obs if rows is None else len(rows)
+        model.provenance_["n_cells"] = int(n_cells)
+        model.provenance_["data_sha256"] = fingerprint(source, model._layer, rows)
+        scan = scan_matrix(source, model._layer)
+        model.domain = {
+            "quantiles": list(_QUANTILES),
+            "total_per_cell": np.quantile(scan.cell_totals, _QUANTILES).round(3).tolist(),
+            "genes_per_cell": np.quantile(scan.cell_detected, _QUANTILES).tolist(),
+        }
+
+
+def plain(value: Any) -> Any:
+    """Reduce `value` to what JSON can hold; objects become their type's name."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return type(value).__name__
