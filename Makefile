@@ -1,0 +1,79 @@
+# sczoo: `make demo` shows it at work, `make test` tests it; both set everything up first.
+#
+#   PYTHON    interpreter to build the environment with (3.11 or newer)
+#   VENV      folder of the environment
+#   TORCH     the torch to install before everything else. A CPU build of this version that pip
+#             finds on the machine is preferred over the larger one with CUDA.
+#   JOBS      test processes
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+JOBS ?= 2
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+# one thread per process: with several processes on few cores, more threads only wait
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export NUMBA_NUM_THREADS ?= 1
+
+.PHONY: help demo test test-slow test-newest lint types format wheel clean
+
+help:
+	@echo "make demo   train, publish, reload and apply a model on real patients' cells (into demo/)"
+	@echo "make test   the fast tests;   make test-slow   the slow ones"
+	@echo "make lint   style;            make types       static types"
+
+# --- environment ------------------------------------------------------------------------------
+
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "sczoo needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet "$(TORCH)"
+	@touch $@
+
+$(VENV)/.sczoo: $(VENV)/.torch pyproject.toml
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.sczoo
+	$(PIP) install --quiet --group dev
+	@touch $@
+
+# --- the two commands -------------------------------------------------------------------------
+
+demo: $(VENV)/.sczoo
+	$(VENV)/bin/sczoo demo --output demo
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -m "not slow" -n $(JOBS)
+
+# --- for developers ---------------------------------------------------------------------------
+
+test-slow: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -m slow -n $(JOBS)
+
+# the fast tests with the newest scvi-tools, on an interpreter that it supports
+test-newest:
+	@newest=$$(for v in 3.14 3.13 3.12; do p=$$(command -v python$$v) && $$p -c '' 2>/dev/null && echo $$p && break; done); \
+	if [ -z "$$newest" ]; then echo "no Python 3.12 or newer found: skipped"; \
+	else $(MAKE) test PYTHON=$$newest VENV=.venv-newest TORCH='torch>=2.10'; fi
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+wheel: $(VENV)/.dev
+	$(VENV)/bin/python -m build --wheel
+
+clean:
+	rm -rf .venv .venv-newest demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
