@@ -25,7 +25,7 @@ _SUBMODULES = {
     "model",
     "nn",
     "pl",
-    "privacy",
+    "report",
     "testing",
 }
 _FUNCTIONS = {"doctor": "sczoo.base", "load": "sczoo.hub", "transfer": "sczoo.hub"}
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         model,
         nn,
         pl,
-        privacy,
+        report,
         testing,
     )
     from sczoo.base import doctor
@@ -60,7 +60,7 @@ __all__ = [
     "model",
     "nn",
     "pl",
-    "privacy",
+    "report",
     "testing",
     "transfer",
 ]

@@ -1,0 +1,122 @@
+"""The content of a report, and its rendering by jinja2 with everything escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its caption; `png` holds the bytes of a PNG file."""
+
+    caption: str
+    png: bytes
+
+    @classmethod
+    def from_matplotlib(cls, figure: MatplotlibFigure, caption: str, *, dpi: int = 130) -> Figure:
+        """Render a matplotlib figure."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+        return cls(caption, buffer.getvalue())
+
+    @property
+    def data_uri(self) -> str:
+        """The picture as text that a browser shows without another file."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, caption: str) -> Table:
+        """Take columns and rows of a data frame."""
+        return cls(caption, [str(c) for c in frame.columns], frame.to_numpy().tolist())
+
+
+@dataclass
+class Report:
+    """What a report says, in the order in which it is shown.
+
+    Attributes
+    ----------
+    title, lead
+        Heading, and one sentence under it.
+    warnings
+        What the reader must know before anything else.
+    facts
+        Name and value pairs, shown as a small table.
+    figures, tables
+        Pictures and tables.
+    methods
+        A paragraph to paste into a manuscript.
+    citations
+        References to cite, one text each.
+    limits
+        What the results must not be used for.
+    provenance
+        Versions, seeds and hashes.
+    """
+
+    title: str
+    lead: str = ""
+    warnings: list[str] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    methods: str = ""
+    citations: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+    provenance: dict[str, str] = field(default_factory=dict)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def render_report(report: Report) -> str:
+    """Render a report to HTML; every text in it is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sczoo.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = _cell
+    return environment.get_template("report.html.j2").render(report=report)
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
+    """Write a report as one HTML file; an existing file is replaced in one step."""
+    target = Path(path).absolute()
+    html = render_report(report)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(html)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
