@@ -1,0 +1,121 @@
+"""The model card: rendered from the registry entry, so that the two cannot disagree."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sczoo.hub._schema import to_document
+from sczoo.hub._yaml import dump_yaml
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from sczoo.hub._schema import RegistryEntry
+
+__all__ = ["SECTIONS", "TEMPLATE_VERSION", "render_card", "template_version"]
+
+# Raised with every change of the template: only cards of the same template can be compared.
+TEMPLATE_VERSION = 1
+SECTIONS = (
+    "Use",
+    "Out of scope",
+    "Input",
+    "Training data",
+    "Evaluation",
+    "What is inside about single patients",
+    "Limits",
+    "Licence",
+    "Provenance",
+    "Citation",
+)
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]|~#!])")
+_FOOTER = re.compile(r"<!-- sczoo card, template (\d{1,6}) -->\s*\Z")
+
+
+def render_card(entry: RegistryEntry) -> str:
+    """Write ``card.md``: front matter for the Hugging Face Hub, then the fixed sections.
+
+    What changes without a new version (status, sources, hash and size) is not on the card.
+    Texts of the entry are shown as they are: neither Markdown nor HTML in them has any effect.
+    """
+    front = {
+        "library_name": "sczoo",
+        "license": "other",
+        "license_name": entry.licence.weights or entry.licence.data,
+        "tags": ["sczoo", "single-cell", "scRNA-seq", entry.kind, entry.method],
+    }
+    body = _environment().get_template("card.md.j2").render(entry=entry, template=TEMPLATE_VERSION)
+    return f"---\n{dump_yaml(front).decode()}---\n{body}\n"
+
+
+def template_version(card: str) -> int | None:
+    """Say which template a card was rendered with."""
+    match = _FOOTER.search(card)
+    return int(match[1]) if match else None
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sczoo.hub", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=False,
+    )
+    environment.filters.update(
+        md=_md,
+        code=_code,
+        number=_number,
+        interval=_interval,
+        baselines=_baselines,
+        contents=_contents,
+    )
+    return environment
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split())
+
+
+def _md(text: Any) -> str:
+    """Take Markdown's meaning from a text; the environment escapes HTML afterwards."""
+    return _MARKDOWN.sub(r"\\\1", _one_line(text))
+
+
+def _code(text: Any) -> str:
+    """Prepare a text for backticks."""
+    return _one_line(text).replace("`", "'").replace("|", "¦")
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _interval(ci95: list[float] | str) -> str:
+    return ci95 if isinstance(ci95, str) else " to ".join(map(_number, ci95))
+
+
+def _baselines(baseline: dict[str, float] | str) -> str:
+    if isinstance(baseline, str):
+        return baseline
+    return ", ".join(f"{name} {_number(value)}" for name, value in baseline.items())
+
+
+def _contents(content: str | list[str]) -> str:
+    return content if isinstance(content, str) else "; ".join(content)
+
+
+def card_differs(entry: RegistryEntry, card: str) -> bool | None:
+    """Whether a card says something else than its entry; ``None`` if it has an older template."""
+    if template_version(card) != TEMPLATE_VERSION:
+        return None
+    return render_card(entry) != card
+
+
+def entry_yaml(entry: RegistryEntry) -> str:
+    """Show an entry as it stands in ``registry.yaml``."""
+    return dump_yaml(to_document(entry)).decode()
