@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sczoo.base._files import write_file_atomically
+
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     import pandas as pd
@@ -109,14 +110,5 @@ def render_report(report: Report) -> str:
 def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     """Write a report as one HTML file; an existing file is replaced in one step."""
     target = Path(path).absolute()
-    html = render_report(report)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(html)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_file_atomically(target, render_report(report).encode("utf-8"))
     return target
