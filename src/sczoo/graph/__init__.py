@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sczoo.graph._connectivities import connectivities
     from sczoo.graph._knn import Neighbours, knn
-    from sczoo.graph._leiden import leiden, leiden_k, leiden_of_graph
+    from sczoo.graph._leiden import leiden, leiden_k, leiden_k_of_graph, leiden_of_graph
     from sczoo.graph._mutual import NeighbourLists, mutual_neighbours
 
 _HOMES = {
@@ -21,6 +21,7 @@ _HOMES = {
     "knn": "_knn",
     "leiden": "_leiden",
     "leiden_k": "_leiden",
+    "leiden_k_of_graph": "_leiden",
     "leiden_of_graph": "_leiden",
     "mutual_neighbours": "_mutual",
 }
@@ -32,6 +33,7 @@ __all__ = [
     "knn",
     "leiden",
     "leiden_k",
+    "leiden_k_of_graph",
     "leiden_of_graph",
     "mutual_neighbours",
 ]

@@ -80,15 +80,32 @@ def leiden_k(
         The resolution used.
     """
     n_cells = np.shape(data)[0]
-    if n_clusters < 1:
-        raise InputError(f"n_clusters={n_clusters}: ask for at least one cluster.")
-    if n_clusters > n_cells:
-        raise TooFewCellsError(
-            f"{n_clusters} clusters were asked for, but there are {n_cells} cells."
-        )
     if n_cells < 3:
+        _check_number(n_clusters, n_cells)
         return np.arange(n_cells) % n_clusters, 1.0
-    network = _network(_graph(data, n_neighbors))
+    return leiden_k_of_graph(_graph(data, n_neighbors), n_clusters, seed=seed)
+
+
+def leiden_k_of_graph(
+    graph: csr_matrix, n_clusters: int, *, seed: int = 0
+) -> tuple[NDArray[np.int64], float]:
+    """Leiden communities of a graph that exists already, at a number of clusters.
+
+    Parameters
+    ----------
+    graph
+        Symmetric weights, cells x cells.
+    n_clusters
+        The number of clusters wanted.
+    seed
+        Seed of each run.
+
+    Returns
+    -------
+    Labels and resolution, as of :func:`sczoo.graph.leiden_k`.
+    """
+    _check_number(n_clusters, graph.shape[0])
+    network = _network(graph)
     met: dict[float, NDArray[np.int64]] = {}
 
     def count(resolution: float) -> int:
@@ -128,9 +145,16 @@ def leiden_of_graph(
     -------
     Cluster of each cell; 0 is the largest.
     """
-    if graph.shape[0] != graph.shape[1]:
-        raise InputError(f"The graph has shape {graph.shape}: it must be cells x cells.")
     return _partition(_network(graph), resolution, seed)
+
+
+def _check_number(n_clusters: int, n_cells: int) -> None:
+    if n_clusters < 1:
+        raise InputError(f"n_clusters={n_clusters}: ask for at least one cluster.")
+    if n_clusters > n_cells:
+        raise TooFewCellsError(
+            f"{n_clusters} clusters were asked for, but there are {n_cells} cells."
+        )
 
 
 def _graph(data: ArrayLike, n_neighbors: int) -> csr_matrix:
@@ -142,6 +166,8 @@ def _network(graph: csr_matrix) -> igraph.Graph:
     from igraph import Graph
     from scipy.sparse import triu
 
+    if graph.shape[0] != graph.shape[1]:
+        raise InputError(f"The graph has shape {graph.shape}: it must be cells x cells.")
     upper = triu(graph, k=1).tocoo()
     network = Graph(n=graph.shape[0], edges=np.column_stack([upper.row, upper.col]))
     network.es["weight"] = upper.data.astype(float).tolist()
