@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sczoo.hub._schema import to_document
-from sczoo.hub._yaml import dump_yaml
+from sczoo.errors import RegistryError, SchemaError
+from sczoo.hub._yaml import dump_yaml, parse_yaml
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
     from jinja2 import Environment
 
+    from sczoo.hub._registry import Location
     from sczoo.hub._schema import RegistryEntry
 
-__all__ = ["SECTIONS", "TEMPLATE_VERSION", "render_card", "template_version"]
+__all__ = [
+    "SECTIONS",
+    "TEMPLATE_VERSION",
+    "card_differs",
+    "card_text",
+    "read_card",
+    "render_card",
+    "template_version",
+]
 
 # Raised with every change of the template: only cards of the same template can be compared.
 TEMPLATE_VERSION = 1
@@ -110,12 +123,51 @@ def _contents(content: str | list[str]) -> str:
 
 
 def card_differs(entry: RegistryEntry, card: str) -> bool | None:
-    """Whether a card says something else than its entry; ``None`` if it has an older template."""
+    """Whether a card says something else than its entry; ``None`` if it has another template."""
     if template_version(card) != TEMPLATE_VERSION:
         return None
     return render_card(entry) != card
 
 
-def entry_yaml(entry: RegistryEntry) -> str:
-    """Show an entry as it stands in ``registry.yaml``."""
-    return dump_yaml(to_document(entry)).decode()
+def card_text(name: str, registry: Location | Sequence[Location] | None = None) -> str:
+    """Render the card of a name for reading, with its status; nothing is fetched.
+
+    Parameters
+    ----------
+    name
+        ``id`` or ``id:version``; revoked versions too.
+    registry
+        Further registries, which win over the others.
+    """
+    from sczoo.hub._registry import show
+
+    entry = show(name, registry)
+    body = render_card(entry).split("\n---\n", 1)[1]
+    if entry.status == "active":
+        return body
+    instead = f" Use {entry.superseded_by} instead." if entry.superseded_by else ""
+    return f"**{entry.status.capitalize()}**: {_md(entry.reason)}{instead}\n\n{body}"
+
+
+def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the card fields that a person wrote into a YAML file.
+
+    Parameters
+    ----------
+    path
+        The file; its keys are the fields of :class:`~sczoo.hub.CardFields`.
+
+    Raises
+    ------
+    SchemaError
+        If the file cannot be read or is not a mapping. Missing fields are reported by
+        :func:`~sczoo.hub.publish`, which knows what the artefact says already.
+    """
+    where = Path(path)
+    try:
+        fields = parse_yaml(where.read_bytes(), where=str(where))
+    except (OSError, RegistryError) as error:
+        raise SchemaError(f"The card fields in {where} cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise SchemaError(f"{where} must hold the fields of a card, one 'key: value' per line.")
+    return fields

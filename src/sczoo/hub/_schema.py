@@ -185,10 +185,16 @@ class DifferentialPrivacy(Document):
 
 
 class Privacy(Document):
-    """What is inside about single patients: the first two are computed by the release gate."""
+    """What is inside about single patients; the first four are computed by the release gate.
+
+    ``compared_with_data`` says whether the gate had the training data to compare with, ``allowed``
+    lists the findings that were released by name.
+    """
 
     per_cell_content: Literal["none"] | Annotated[list[Short], Field(min_length=1)]
     per_donor_content: Literal["none"] | Annotated[list[Short], Field(min_length=1)]
+    compared_with_data: bool = False
+    allowed: list[Short] = Field(default_factory=list)
     dp: DifferentialPrivacy | None = None
     audit: Annotated[dict[str, JsonValue], Field(min_length=1)] | NotApplicable | None = None
 

@@ -1,0 +1,118 @@
+"""Checking an artefact again: hashes, documents, card, self-test."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sczoo.errors import RevokedError, SczooError
+from sczoo.hub._load import is_path, open_artefact, open_model, read_data, run_selftest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from sczoo.base._artefact import Artefact
+    from sczoo.hub._registry import Location
+
+__all__ = ["Check", "VerifyReport", "verify"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    result: Literal["passed", "failed", "skipped"]
+    message: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Result of :func:`verify`."""
+
+    target: str
+    path: Path | None
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return all(check.result != "failed" for check in self.checks)
+
+    def __str__(self) -> str:
+        lines = [f"{check.result:<8}{check.name}: {check.message}" for check in self.checks]
+        return "\n".join([f"{self.target}: {'ok' if self.ok else 'NOT ok'}", *lines])
+
+
+def verify(
+    name_or_dir: str | os.PathLike[str],
+    *,
+    registry: Location | Sequence[Location] | None = None,
+) -> VerifyReport:
+    """Check an artefact's hashes, documents, card and self-test.
+
+    Parameters
+    ----------
+    name_or_dir
+        ``id``, ``id:version``, or a folder.
+    registry
+        Further registries, which win over the others.
+
+    Returns
+    -------
+    A report. Failures are in the report; only an unknown name or a revoked entry is an error.
+    """
+    target = os.fspath(name_or_dir)
+    entry = None
+    if not is_path(name_or_dir):
+        from sczoo.hub._registry import find
+
+        entry = find(target, registry).entry
+    try:
+        artefact = open_artefact(name_or_dir, registry)
+    except RevokedError:
+        raise
+    except SczooError as error:
+        return VerifyReport(target, None, (Check("files", "failed", str(error)),))
+    n_files = len(artefact.manifest.files)
+    checks = [Check("files", "passed", f"{n_files} files have the size and hash stated")]
+    checks.append(_check_card(artefact, entry))
+    checks.append(_check_content(artefact))
+    return VerifyReport(target, artefact.path, tuple(checks))
+
+
+def _check_card(artefact: Artefact, entry: object) -> Check:
+    from sczoo.hub._card import card_differs
+    from sczoo.hub._schema import RegistryEntry
+
+    card = artefact.card
+    if card is None:
+        return Check("card", "skipped", "not published yet, so there is no card")
+    if not isinstance(entry, RegistryEntry):
+        return Check("card", "skipped", "a folder has no registry entry to compare with")
+    differs = card_differs(entry, card)
+    if differs is None:
+        return Check("card", "skipped", "written by another version of the card's template")
+    if differs:
+        return Check("card", "failed", "the card says something else than the registry entry")
+    return Check("card", "passed", "the card agrees with the registry entry")
+
+
+def _check_content(artefact: Artefact) -> Check:
+    if artefact.record.kind == "dataset":
+        try:
+            adata = read_data(artefact)
+        except SczooError as error:
+            return Check("cells", "failed", str(error))
+        if list(map(str, adata.var_names)) != artefact.gene_ids():
+            return Check("cells", "failed", "data.h5ad has other genes than genes.tsv")
+        return Check("cells", "passed", f"{adata.n_obs} cells with the genes stated")
+    try:
+        difference = run_selftest(open_model(artefact), artefact)
+    except SczooError as error:
+        return Check("self-test", "failed", str(error))
+    if difference is None:
+        return Check("self-test", "failed", "the artefact has no self-test")
+    return Check("self-test", "passed", f"largest difference {difference:.2g}")
