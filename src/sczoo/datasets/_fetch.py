@@ -118,8 +118,8 @@ def _base_url(info: DatasetInfo) -> str:
         raise FetchError(
             f"No intact copy of dataset {info.name!r} ({info.size / 2**20:.1f} MiB) is {where}, "
             "and the datasets of sczoo are not hosted publicly yet. Set SCZOO_DATA_DIR to a "
-            f"folder that holds {info.filename} (sha256 {info.sha256}), or SCZOO_DATA_URL to the https "
-            "address of a folder that serves it. For real data without a download use "
+            f"folder that holds {info.filename} (sha256 {info.sha256}), or SCZOO_DATA_URL to the "
+            "https address of a folder that serves it. For real data without a download use "
             "sczoo.datasets.kang_ifnb_demo()."
         )
     parts = urlsplit(url)
