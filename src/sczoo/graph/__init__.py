@@ -1,4 +1,4 @@
-"""Graphs of cells: nearest neighbours, connectivities, communities, mutual neighbours.
+"""Graphs of cells: nearest neighbours, connectivities, communities, mutual neighbours, layouts.
 
 Nothing here compiles at run time (no numba), and no cells x cells matrix is made dense.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sczoo.graph._connectivities import connectivities
     from sczoo.graph._knn import Neighbours, knn
+    from sczoo.graph._layout import umap_layout
     from sczoo.graph._leiden import leiden, leiden_k, leiden_k_of_graph, leiden_of_graph
     from sczoo.graph._mutual import NeighbourLists, mutual_neighbours
 
@@ -24,6 +25,7 @@ _HOMES = {
     "leiden_k_of_graph": "_leiden",
     "leiden_of_graph": "_leiden",
     "mutual_neighbours": "_mutual",
+    "umap_layout": "_layout",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "leiden_k_of_graph",
     "leiden_of_graph",
     "mutual_neighbours",
+    "umap_layout",
 ]
 
 

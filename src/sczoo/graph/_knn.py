@@ -69,8 +69,8 @@ def knn(
     if n_neighbors < 1:
         raise InputError(f"n_neighbors={n_neighbors}: ask for at least one neighbour.")
     own = query is None
-    reference = _dense(data, "data")
-    asked = reference if query is None else _dense(query, "query")
+    reference = dense_rows(data, "data")
+    asked = reference if query is None else dense_rows(query, "query")
     if reference.shape[1] != asked.shape[1]:
         raise InputError(
             f"data has {reference.shape[1]} columns and query has {asked.shape[1]}: "
@@ -92,7 +92,8 @@ def knn(
     return found
 
 
-def _dense(data: ArrayLike, name: str) -> NDArray[np.float32]:
+def dense_rows(data: ArrayLike, name: str) -> NDArray[np.float32]:
+    """Return finite float32 rows, or say where they are not."""
     rows = data.toarray() if hasattr(data, "toarray") else data
     matrix = np.ascontiguousarray(rows, dtype=np.float32)
     if matrix.ndim != 2:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from contextlib import contextmanager
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sczoo.errors import InputError, TooFewCellsError
 from sczoo.graph._connectivities import connectivities
+from sczoo.graph._igraph import lent_generator, network_of
 from sczoo.graph._knn import knn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import igraph
     from numpy.typing import ArrayLike, NDArray
     from scipy.sparse import csr_matrix
 
-# igraph draws from one generator per process.
-_ONE_AT_A_TIME = Lock()
 _MAX_BISECTIONS = 30
 
 
@@ -105,7 +99,7 @@ def leiden_k_of_graph(
     Labels and resolution, as of :func:`sczoo.graph.leiden_k`.
     """
     _check_number(n_clusters, graph.shape[0])
-    network = _network(graph)
+    network = network_of(graph)
     met: dict[float, NDArray[np.int64]] = {}
 
     def count(resolution: float) -> int:
@@ -145,7 +139,7 @@ def leiden_of_graph(
     -------
     Cluster of each cell; 0 is the largest.
     """
-    return _partition(_network(graph), resolution, seed)
+    return _partition(network_of(graph), resolution, seed)
 
 
 def _check_number(n_clusters: int, n_cells: int) -> None:
@@ -162,22 +156,10 @@ def _graph(data: ArrayLike, n_neighbors: int) -> csr_matrix:
     return connectivities(knn(data, others))
 
 
-def _network(graph: csr_matrix) -> igraph.Graph:
-    from igraph import Graph
-    from scipy.sparse import triu
-
-    if graph.shape[0] != graph.shape[1]:
-        raise InputError(f"The graph has shape {graph.shape}: it must be cells x cells.")
-    upper = triu(graph, k=1).tocoo()
-    network = Graph(n=graph.shape[0], edges=np.column_stack([upper.row, upper.col]))
-    network.es["weight"] = upper.data.astype(float).tolist()
-    return network
-
-
 def _partition(network: igraph.Graph, resolution: float, seed: int) -> NDArray[np.int64]:
     if not resolution >= 0:
         raise InputError(f"resolution={resolution}: it must be zero or more.")
-    with _lent_generator(seed):
+    with lent_generator(seed):
         members = network.community_leiden(
             objective_function="modularity",
             weights="weight",
@@ -190,16 +172,3 @@ def _partition(network: igraph.Graph, resolution: float, seed: int) -> NDArray[n
     rank = np.empty(len(size), dtype=np.int64)
     rank[np.lexsort((first, -size))] = np.arange(len(size))
     return rank[cluster]
-
-
-@contextmanager
-def _lent_generator(seed: int) -> Iterator[None]:
-    """Lend igraph a generator of our own, then give it back its default."""
-    import igraph
-
-    with _ONE_AT_A_TIME:
-        igraph.set_random_number_generator(random.Random(int(seed)))
-        try:
-            yield
-        finally:
-            igraph.set_random_number_generator(random)
