@@ -15,8 +15,6 @@ from sczoo.errors import DuplicateGenesError, GeneOverlapError, SpeciesMismatchE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
-
 logger = logging.getLogger(__name__)
 
 Namespace = Literal["symbol", "ensembl"]
@@ -191,7 +189,7 @@ def _looks_murine(names: Sequence[str]) -> bool:
 
 
 def align_genes(
-    query: pd.DataFrame | Sequence[str],
+    query: Any,
     reference: Sequence[str],
     *,
     importance: np.ndarray | None = None,
@@ -208,7 +206,7 @@ def align_genes(
     Parameters
     ----------
     query
-        ``adata.var``, or a plain list of gene names.
+        ``adata.var`` (a data frame), or a plain list of gene names.
     reference
         Gene names of the model, in its order.
     importance

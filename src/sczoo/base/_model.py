@@ -83,6 +83,7 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
                 f"The data were not set up: call {type(self).__name__}.setup_anndata(adata) first."
             )
         super().__init__(adata, registry)
+        _compat.forget_with_model(self)
         self.provenance_: dict[str, Any] = {}
         self.domain: dict[str, Any] = {}
         self._alternative_genes = self._find_alternative_genes()
@@ -172,7 +173,7 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
 
     # --- save and load ------------------------------------------------------------------------
 
-    def save(  # type: ignore[override]
+    def save(
         self,
         dir_path: str | PathLike[str],
         overwrite: bool = False,
@@ -205,7 +206,7 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
         _persistence.save(self, dir_path, overwrite, tuple(include_categories))
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
         dir_path: str | PathLike[str],
         adata: AnnData | MuData | None = None,

@@ -125,7 +125,7 @@ class QueryMixin:
         ):
             return
         named = _Names(source.obs_names[rows], model.var_names, source)
-        raise_for_scan(named, scan, model._layer, model._scale)  # type: ignore[arg-type]
+        raise_for_scan(named, scan, model._layer, model._scale)
 
     def _category_codes(self, data: AnnData | MuData, registry_key: str) -> np.ndarray:
         """Codes of a categorical field in the model's own order; -1 for what it does not know."""

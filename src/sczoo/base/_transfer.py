@@ -10,6 +10,7 @@ from scipy import sparse
 
 from sczoo import _compat
 from sczoo.base import _persistence
+from sczoo.base._categories import text_categories
 from sczoo.base._genes import DEFAULT_MIN_COVERAGE, align_genes
 from sczoo.errors import InputError
 
@@ -158,16 +159,12 @@ class TransferMixin:
     def _prepare_fine_tuning(self) -> None:
         """Choose which parameters :meth:`train` may change on query data; all by default."""
 
-    def _query_setup_args(self, adata: AnnData) -> dict[str, Any]:
-        """Arguments to register query data with: keys that it lacks are left out."""
-        arguments = dict(self._setup_arguments)
-        for key in self._optional_setup_keys:
-            name = arguments.get(key)
-            if name is not None and name not in adata.obs and name not in adata.obsm:
-                arguments[key] = None
-        return arguments
+    def _optional_columns(self) -> set[str]:
+        """Columns of ``obs`` that query data may lack."""
+        names = (self._setup_arguments.get(key) for key in self._optional_setup_keys)
+        return {name for name in names if isinstance(name, str)}
 
-    def _attach(self, adata: AnnData | MuData) -> None:
+    def _attach(self: Any, adata: AnnData | MuData) -> None:
         """Attach data with the model's own genes; unseen categories are allowed."""
         method = self.registry_.get(_compat.SETUP_METHOD, "setup_anndata")
         source = self._expression(adata)
@@ -176,11 +173,12 @@ class TransferMixin:
                 "The genes of the data differ from the model's in name or order. Align them first:"
                 f" adata = {type(self).__name__}.prepare_query_anndata(adata, model)."
             )
-        getattr(type(self), method)(
-            adata,
-            source_registry=self.registry_,
-            extend_categories=True,
-            **self._query_setup_args(source),
-        )
+        with text_categories(self.registry_, source, optional=self._optional_columns()) as registry:
+            getattr(type(self), method)(
+                adata,
+                source_registry=registry,
+                extend_categories=True,
+                **self._setup_arguments,
+            )
         _compat.attach(self, adata, _compat.latest_manager(type(self), adata))
         _compat.forget_setup(type(self), adata)

@@ -147,9 +147,9 @@ def patient_report(model: Any, adata: AnnData, result: Any, *, source: str, quer
         rows = [(name, int(n), f"{n / adata.n_obs:.1%}") for name, n in sizes.items()]
         tables.append(Table("Clusters", ["cluster", "cells", "share"], rows))
     if alignment.missing:
-        rows = [(name,) for name in alignment.missing[:50]]
+        missing = [(name,) for name in alignment.missing[:50]]
         caption = f"Genes of the model that the query lacks ({len(alignment.missing)})"
-        tables.append(Table(caption, ["gene"], rows))
+        tables.append(Table(caption, ["gene"], missing))
     return Report(
         title=f"{query}: {source}",
         lead=f"What {type(model).__name__} found in {adata.n_obs:,} cells.",
