@@ -49,7 +49,8 @@ def to_scvi(model: Any, dir_path: str | os.PathLike[str], *, overwrite: bool = F
     dir_path = Path(dir_path)
     if dir_path.exists() and not overwrite:
         raise ArtefactError(
-            f"{dir_path} exists already; pass overwrite=True to replace it, or choose another path."
+            f"{dir_path} exists already; pass overwrite=True to replace it, or choose another "
+            "path."
         )
     bare = copy.copy(model)
     for name in _PER_CELL:
