@@ -1,12 +1,13 @@
 """The only place that touches names which scvi-tools keeps to itself.
 
-Every name here has a test in ``tests/test_compat.py``; when scvi-tools moves one, that test fails
+Every name here has a test in ``tests/base/test_compat.py``; when scvi-tools moves one, that test fails
 first and this file is the only one to change.
 """
 
 from __future__ import annotations
 
 import inspect
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from scvi.data import _constants as _scvi_constants
@@ -75,6 +76,17 @@ def forget_setup(model_cls: type[BaseModelClass], adata: Any) -> None:
     """Drop the class-level reference to `adata`, so that it can be garbage collected."""
     uuid = adata.uns.get(SCVI_UUID)
     model_cls._setup_adata_manager_store.pop(uuid, None)
+
+
+def forget_with_model(model: BaseModelClass) -> None:
+    """Let scvi-tools' reference to a model's data go when the model goes."""
+    weakref.finalize(model, type(model)._per_instance_manager_store.pop, model.id, None)
+
+
+def managers_held(model_cls: type[BaseModelClass]) -> int:
+    """Count the data objects that scvi-tools keeps alive on behalf of a model class."""
+    instances = model_cls._per_instance_manager_store.values()
+    return len(model_cls._setup_adata_manager_store) + sum(map(len, instances))
 
 
 def resolve_device(accelerator: str = "auto", device: int | str = "auto") -> torch.device:
