@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from scvi import settings
 from scvi.dataloaders import DataSplitter
@@ -11,8 +12,6 @@ from torch.utils.data import DataLoader, Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
 
 
 class BatchSampler(Sampler):
@@ -71,13 +70,37 @@ class BatchSampler(Sampler):
 class ZooDataSplitter(DataSplitter):
     """scvi-tools' splitter with batches that are never too small, independent of global state.
 
-    Parameters are those of :class:`scvi.dataloaders.DataSplitter`. Trains on all cells unless
-    ``train_size`` says otherwise.
+    Parameters are those of :class:`scvi.dataloaders.DataSplitter`, and ``seed``, which decides the
+    split and the order of the cells; ``scvi.settings.seed`` by default. Trains on all cells unless
+    ``train_size`` or ``validation_size`` says otherwise.
     """
 
-    def __init__(self, adata_manager: Any, train_size: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        adata_manager: Any,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         self._distributed = bool(kwargs.get("distributed_sampler", False))
-        super().__init__(adata_manager, train_size=train_size or 1.0, **kwargs)
+        self._seed = (settings.seed or 0) if seed is None else seed
+        if train_size is None:
+            train_size = 1.0 - (validation_size or 0.0)
+        super().__init__(
+            adata_manager, train_size=train_size, validation_size=validation_size, **kwargs
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split the cells; unlike scvi-tools, also reproducibly without ``scvi.settings.seed``."""
+        super().setup(stage)
+        if self.external_indexing is None and self.shuffle_set_split:
+            order = np.random.RandomState(self._seed).permutation(  # noqa: NPY002 - as scvi-tools
+                self.adata_manager.adata.n_obs
+            )
+            self.val_idx = order[: self.n_val]
+            self.train_idx = order[self.n_val : self.n_val + self.n_train]
+            self.test_idx = order[self.n_val + self.n_train :]
 
     def _loader(self, indices: np.ndarray, shuffle: bool) -> DataLoader:
         kwargs = {k: v for k, v in self.data_loader_kwargs.items() if k != "distributed_sampler"}
@@ -89,7 +112,7 @@ class ZooDataSplitter(DataSplitter):
         )
         kwargs.setdefault("num_workers", settings.dl_num_workers)
         kwargs.setdefault("persistent_workers", settings.dl_persistent_workers)
-        sampler = BatchSampler(len(indices), batch_size, shuffle=shuffle, seed=settings.seed or 0)
+        sampler = BatchSampler(len(indices), batch_size, shuffle=shuffle, seed=self._seed)
         return DataLoader(
             dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **kwargs
         )

@@ -61,8 +61,10 @@ class TrainingMixin:
             )
         if max_epochs < 1 or batch_size < 2:
             raise InputError("max_epochs must be at least 1 and batch_size at least 2.")
+        seed = model._seed()
         splitter = datamodule or self._data_splitter_cls(
             model.adata_manager,
+            seed=seed,
             train_size=train_size,
             validation_size=validation_size,
             shuffle_set_split=shuffle_set_split,
@@ -70,7 +72,6 @@ class TrainingMixin:
             distributed_sampler="ddp" in str(trainer_kwargs.get("strategy", "")),
             **dict(datasplitter_kwargs or {}),
         )
-        seed = model._seed()
         cpu, wall = time.process_time(), time.perf_counter()
         with isolated_random_state(seed):
             plan = (plan_cls or model._training_plan_cls)(model.module, **dict(plan_kwargs or {}))
