@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import random
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def fingerprint(adata: AnnData, layer: str | None, rows: np.ndarray | None = Non
 
 @contextmanager
 def isolated_random_state(seed: int) -> Iterator[None]:
-    """Seed torch, and restore the caller's random state afterwards.
+    """Seed Python, numpy and torch, and restore the caller's random state afterwards.
 
     Results depend on the seed alone, and the caller's own random numbers are not disturbed.
     """
@@ -74,9 +75,12 @@ def isolated_random_state(seed: int) -> Iterator[None]:
 
     with torch.random.fork_rng():
         state = np.random.get_state()  # noqa: NPY002
+        python_state = random.getstate()  # igraph and leidenalg draw from Python's generator
+        random.seed(seed)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             yield
         finally:
+            random.setstate(python_state)
             np.random.set_state(state)  # noqa: NPY002
