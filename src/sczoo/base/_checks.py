@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sczoo.base._genes_table import is_name
 from sczoo.base._reading import iter_row_blocks, matrix_of
 from sczoo.errors import (
     DuplicateGenesError,
@@ -57,6 +58,10 @@ def _first(block: Any, bad: np.ndarray, start: int) -> tuple[int, int, float]:
     position = int(np.flatnonzero(bad)[0])
     if sparse.issparse(block):
         row = int(np.searchsorted(block.indptr, position, side="right")) - 1
+        # the values of a sparse row need not be in the order of its columns
+        in_row = np.arange(position, block.indptr[row + 1])
+        in_row = in_row[bad[in_row]]
+        position = int(in_row[np.argmin(block.indices[in_row])])
         return start + row, int(block.indices[position]), float(block.data[position])
     row, column = divmod(position, block.shape[1])
     return start + row, column, float(block[row, column])
@@ -83,7 +88,7 @@ def scan_block(scan: MatrixScan, block: Any, start: int) -> None:
             scan.first_fraction = _first(block, bad, start)
     if values.size:
         with np.errstate(invalid="ignore"):
-            scan.maximum = max(scan.maximum, float(np.nanmax(values)))
+            scan.maximum = max(scan.maximum, float(np.fmax.reduce(values)))
 
 
 def scan_matrix(adata: AnnData, layer: str | None = None) -> MatrixScan:
@@ -125,6 +130,8 @@ def counts_elsewhere(adata: AnnData, layer: str | None) -> str:
     if layer is not None:
         candidates.append(("layer=None", matrix_of(adata, None)))
     for name, matrix in candidates:
+        if matrix is None:
+            continue
         head = matrix[: min(200, adata.n_obs)]
         values = head.data if sparse.issparse(head) else np.asarray(head).ravel()
         if values.size and np.all(values >= 0) and np.all(values == np.floor(values)):
@@ -221,6 +228,18 @@ def check_structure(
         check_obsm(adata, key)
 
 
+def check_gene_names(adata: AnnData) -> None:
+    """Require gene names that an artefact can hold, before hours of training are lost on them."""
+    for position, name in enumerate(adata.var_names):
+        if not name or not is_name(str(name)):
+            raise InputError(
+                f"The gene in column {position} is called {str(name)[:300]!r}: a name must not be "
+                "empty, begin or end with a space, hold characters that cannot be printed or be "
+                "longer than 256 characters. Rename it in adata.var_names, for example with "
+                "adata.var_names.str.strip()."
+            )
+
+
 def check_categorical(adata: AnnData, key: str) -> None:
     """Require the ``obs`` column `key` to exist and to have no missing value."""
     if key not in adata.obs:
@@ -309,6 +328,7 @@ def check_input(
         categorical_keys=categorical_keys,
         obsm_keys=obsm_keys,
     )
+    check_gene_names(adata)
     scan = scan_matrix(adata, layer)
     raise_for_scan(adata, scan, layer, scale)
     return scan

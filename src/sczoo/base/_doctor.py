@@ -97,6 +97,7 @@ def doctor(
     """
     from sczoo.base._checks import (
         check_categorical,
+        check_gene_names,
         check_structure,
         place_of,
         raise_for_scan,
@@ -110,7 +111,15 @@ def doctor(
         report.add("error", type(error).__name__, str(error))
         return report
     report.add("ok", "shape", f"{adata.n_obs:,} cells, {adata.n_vars:,} genes")
-    scan = scan_matrix(adata, layer)
+    try:
+        check_gene_names(adata)
+    except InputError as error:
+        report.add("error", "genes", str(error))
+    try:
+        scan = scan_matrix(adata, layer)
+    except InputError as error:
+        report.add("error", place_of(layer), str(error))
+        return report
     try:
         raise_for_scan(adata, scan, layer, scale)
         kind = "whole numbers" if scan.whole_numbers else "real numbers"

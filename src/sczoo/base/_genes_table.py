@@ -12,7 +12,7 @@ from sczoo.errors import CorruptedArtefactError, SchemaError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["genes_sha256", "parse_genes", "render_genes"]
+__all__ = ["genes_sha256", "is_name", "parse_genes", "render_genes"]
 
 _COLUMNS = ("id", "symbol", "importance")
 _HEADER = "\t".join(_COLUMNS)
@@ -97,7 +97,7 @@ def parse_genes(data: bytes, *, where: str = "genes.tsv") -> list[dict[str, Any]
         if len(cells) != len(_COLUMNS):
             raise refuse(f"line {number} has {len(cells)} columns instead of {len(_COLUMNS)}")
         identifier, symbol, importance = cells
-        if not identifier or not _is_name(identifier) or not _is_name(symbol):
+        if not identifier or not is_name(identifier) or not is_name(symbol):
             raise refuse(f"line {number} holds a name that is empty, padded or not printable")
         if identifier in seen:
             raise refuse(f"the gene {identifier!r} occurs twice (line {number})")
@@ -111,5 +111,6 @@ def parse_genes(data: bytes, *, where: str = "genes.tsv") -> list[dict[str, Any]
     return genes
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether the table can hold `name`; ``""`` stands for an unknown symbol."""
     return len(name) <= _MAX_NAME and name == name.strip() and (name == "" or name.isprintable())
