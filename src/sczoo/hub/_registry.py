@@ -124,12 +124,7 @@ def read_registry(location: Location) -> tuple[Registry, str]:
     path = local_path(location).expanduser()
     if path.is_dir():
         path = path / INDEX_NAME
-    try:
-        return _read_local(str(path), _stamp(path)), str(path.resolve().parent)
-    except ArtefactError as error:
-        raise RegistryError(
-            f"There is no registry at {path}: {error} A registry is a folder with a {INDEX_NAME}."
-        ) from error
+    return _read_local(str(path), _stamp(path)), str(path.resolve().parent)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -142,7 +137,13 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=16)
 def _read_local(path: str, _stamp_: tuple[int, int, int]) -> Registry:
-    return parse_registry(read_regular_file(path, max_bytes=MAX_INDEX_BYTES), where=path)
+    try:
+        data = read_regular_file(path, max_bytes=MAX_INDEX_BYTES)
+    except ArtefactError as error:
+        raise RegistryError(
+            f"There is no registry at {path}: {error} A registry is a folder with a {INDEX_NAME}."
+        ) from error
+    return parse_registry(data, where=path)
 
 
 def _entries(registry: Location | Sequence[Location] | None) -> dict[tuple[str, int], Found]:
