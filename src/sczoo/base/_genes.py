@@ -239,7 +239,7 @@ def align_genes(
         candidates.append(("var_names", [str(name) for name in query]))
 
     names = candidates[0][1]
-    duplicated = {name for name in reference if name in set(names)} & _duplicates(names)
+    duplicated = _duplicates(names).intersection(reference)
     if duplicated:
         first = sorted(duplicated)[0]
         raise DuplicateGenesError(
