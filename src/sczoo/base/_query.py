@@ -92,11 +92,14 @@ class QueryMixin:
     def _query_alignment(self, source: AnnData) -> GeneAlignment:
         """Match the genes; honours the mask that ``prepare_query_anndata`` wrote."""
         model: Any = self
-        prepared = "in_query" in source.var and "sczoo" in source.uns
-        alignment = model.align_genes(source, 0.0 if prepared else None)
-        if prepared and alignment.identical:
+        # whoever prepared the query has accepted its coverage; but the mark may be another model's
+        if "in_query" in source.var and [str(n) for n in source.var_names] == list(
+            model.var_names
+        ):
+            alignment = model.align_genes(source, 0.0)
             object.__setattr__(alignment, "present", source.var["in_query"].to_numpy(dtype=bool))
-        return alignment
+            return alignment
+        return model.align_genes(source)
 
     def _check_query_structure(self, source: AnnData, layer: str | None) -> None:
         if layer is not None and layer not in source.layers:
