@@ -6,7 +6,6 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from sczoo import _compat
 from sczoo.base import _persistence
@@ -99,19 +98,18 @@ class TransferMixin:
         read = layer if layer is not None else wanted
         reference_model._check_query_structure(source, read)
         matrix = alignment.apply(read_rows(matrix_of(source, read), np.arange(source.n_obs)))
-        if matrix is source.X or (sparse.issparse(matrix) and matrix is matrix_of(source, read)):
-            matrix = matrix.copy()
         prepared = AnnData(
             X=matrix,
             obs=source.obs.drop(
                 columns=[c for c in _compat.SETUP_TRACES_OBS if c in source.obs]
             ).copy(),
-            obsm={key: np.asarray(value) for key, value in source.obsm.items()},
+            obsm={key: value.copy() for key, value in source.obsm.items()},
         )
         prepared.var_names = reference_model.var_names
         prepared.var["in_query"] = alignment.present
         if wanted is not None:
-            prepared.layers[wanted] = matrix
+            # a copy: X is what people normalise in place
+            prepared.layers[wanted] = matrix.copy()
         prepared.uns["sczoo"] = {"alignment": alignment.as_dict()}
         return prepared
 
@@ -173,7 +171,8 @@ class TransferMixin:
                 "The genes of the data differ from the model's in name or order. Align them first:"
                 f" adata = {type(self).__name__}.prepare_query_anndata(adata, model)."
             )
-        with text_categories(self.registry_, source, optional=self._optional_columns()) as registry:
+        optional = self._optional_columns()
+        with text_categories(self.registry_, source, optional=optional) as registry:
             getattr(type(self), method)(
                 adata,
                 source_registry=registry,
