@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["SelfTest", "check_selftest", "dump_safetensors", "parse_safetensors"]
 
 
+# Largest share of the expected values that a self-test may be off by.
+_MAX_TOLERANCE = 0.01
+
+
 @dataclass(frozen=True)
 class SelfTest:
     """Synthetic cells, the output that the model gave for them, and the allowed difference."""
@@ -68,8 +72,9 @@ def check_selftest(
         except ValueError:
             problem = "it states no tolerance"
         else:
-            if not 0 < tolerance <= 1:
-                problem = "the tolerance must be above 0 and at most 1"
+            largest = float(np.abs(arrays["expected"]).max(initial=0))
+            if not 0 < tolerance <= max(1, _MAX_TOLERANCE * largest):
+                problem = "the tolerance must be above 0 and small beside the expected values"
     if problem:
         raise CorruptedArtefactError(f"selftest.safetensors is not valid: {problem}.")
     return SelfTest(arrays["x"], arrays["expected"], tolerance)
