@@ -1,7 +1,7 @@
 """The only place that touches names which scvi-tools keeps to itself.
 
-Every name here has a test in ``tests/base/test_compat.py``; when scvi-tools moves one, that test fails
-first and this file is the only one to change.
+Every name here has a test in ``tests/base/test_compat.py``; when scvi-tools moves one, that test
+fails first and this file is the only one to change.
 """
 
 from __future__ import annotations

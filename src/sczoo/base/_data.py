@@ -95,9 +95,7 @@ class ZooDataSplitter(DataSplitter):
         """Split the cells; unlike scvi-tools, also reproducibly without ``scvi.settings.seed``."""
         super().setup(stage)
         if self.external_indexing is None and self.shuffle_set_split:
-            order = np.random.RandomState(self._seed).permutation(  # noqa: NPY002 - as scvi-tools
-                self.adata_manager.adata.n_obs
-            )
+            order = np.random.RandomState(self._seed).permutation(self.adata_manager.adata.n_obs)
             self.val_idx = order[: self.n_val]
             self.train_idx = order[self.n_val : self.n_val + self.n_train]
             self.test_idx = order[self.n_val + self.n_train :]

@@ -13,6 +13,7 @@ from sczoo.errors import InputError, MissingKeyError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
     from scvi.data.fields import BaseAnnDataField
@@ -64,14 +65,13 @@ class SetupMixin:
         """
         arguments = _compat.setup_method_args(setup_locals)
         manager = AnnDataManager(fields=fields, setup_method_args=arguments)
-        columns, entries = set(adata.obs.columns), dict(adata.uns)
+        parts = [adata, *getattr(adata, "mod", {}).values()]
+        before = [(part, part.obs.copy(), dict(part.uns)) for part in parts]
         try:
             manager.register_fields(adata, **kwargs)
         except Exception:
-            for column in set(adata.obs.columns) - columns:
-                del adata.obs[column]
-            for entry in set(adata.uns) - set(entries):
-                del adata.uns[entry]
+            for part, obs, uns in before:
+                _put_back(part, obs, uns)
             raise
         cls.register_manager(manager)
 
@@ -101,3 +101,16 @@ class SetupMixin:
             )
         arguments = _compat.setup_method_args(setup_locals)
         return _compat.modality_names(cls, modalities, arguments)
+
+
+def _put_back(data: Any, obs: pd.DataFrame, uns: Mapping[str, Any]) -> None:
+    """Undo what registering wrote: scvi-tools adds or replaces columns and entries of its own."""
+    for column in [name for name in data.obs.columns if str(name).startswith("_scvi_")]:
+        if column in obs:
+            data.obs[column] = obs[column]
+        else:
+            del data.obs[column]
+    for entry in _compat.SETUP_TRACES_UNS:
+        data.uns.pop(entry, None)
+        if entry in uns:
+            data.uns[entry] = uns[entry]
