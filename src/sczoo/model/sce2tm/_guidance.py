@@ -1,0 +1,61 @@
+"""Losses that tie topics to what outside knowledge says about the same cells.
+
+All functions take soft assignments of cells to ``n_topics`` groups, cells x topics: ``theta`` from
+expression and ``phi`` from the knowledge. Consistency works on logarithms, because the product of
+two sharp assignments underflows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+__all__ = ["balance", "consistency", "distillation"]
+
+
+def distillation(
+    first: torch.Tensor, second: torch.Tensor, temperature: float = 0.5
+) -> torch.Tensor:
+    """Cluster-level contrast: the same topic of both assignments is a positive pair.
+
+    Every topic is the vector of its cells' probabilities. The positive of a topic is the topic of
+    the same index in the other assignment; all other topics of both are negatives.
+
+    Parameters
+    ----------
+    first, second
+        Assignments, cells x topics.
+    temperature
+        Divisor of the cosine similarity.
+    """
+    n_topics = first.shape[1]
+    topics = F.normalize(torch.cat([first, second], dim=1).t(), dim=1)
+    similarity = topics @ topics.t() / temperature
+    itself = torch.eye(2 * n_topics, dtype=torch.bool, device=similarity.device)
+    similarity = similarity.masked_fill(itself, float("-inf"))
+    positive = torch.arange(2 * n_topics, device=similarity.device).roll(n_topics)
+    return F.cross_entropy(similarity, positive)
+
+
+def consistency(log_theta: torch.Tensor, log_phi: torch.Tensor) -> torch.Tensor:
+    """Mean of ``-log <theta_i, phi_i>``: a cell should be in the same topic in both views.
+
+    Parameters
+    ----------
+    log_theta, log_phi
+        Logarithms of the assignments, cells x topics.
+    """
+    # the published code clamps the logarithm at -100
+    return -torch.logsumexp(log_theta + log_phi, dim=1).clamp_min(-100.0).mean()
+
+
+def balance(assignment: torch.Tensor) -> torch.Tensor:
+    """Entropy of the mean assignment, to be maximised: no topic may swallow all cells.
+
+    Parameters
+    ----------
+    assignment
+        Probabilities, cells x topics.
+    """
+    usage = assignment.mean(dim=0)
+    return -(usage * usage.clamp_min(1e-9).log()).sum()
