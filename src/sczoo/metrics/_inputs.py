@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def embedding(X: Any, name: str = "X") -> NDArray[np.floating]:
     """Return a finite matrix of cells x dimensions."""
-    if hasattr(X, "toarray"):
+    from scipy.sparse import issparse
+
+    if issparse(X):
         raise InputError(f"{name} is sparse: pass an embedding, or {name}.toarray().")
     matrix = np.asarray(X)
     if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number):

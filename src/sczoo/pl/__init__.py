@@ -1,0 +1,37 @@
+"""Plots, with scanpy's habits: give ``ax``, ``show``, ``save``; get Axes back.
+
+Nothing is shown unless ``show=True``, nothing is written into the data, and the colours can be
+told apart by people with colour-vision deficiency for up to eight groups.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sczoo.pl._embedding import embedding
+    from sczoo.pl._history import history
+    from sczoo.pl._perturbation import perturbation
+    from sczoo.pl._topic_usage import topic_usage
+    from sczoo.pl._topics import topics
+
+_HOMES = {
+    "embedding": "_embedding",
+    "history": "_history",
+    "perturbation": "_perturbation",
+    "topic_usage": "_topic_usage",
+    "topics": "_topics",
+}
+
+__all__ = ["embedding", "history", "perturbation", "topic_usage", "topics"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"sczoo.pl.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'sczoo.pl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
