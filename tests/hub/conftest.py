@@ -108,8 +108,10 @@ def stand_in(monkeypatch):
     """Put a stand-in in the place of the model that the artefact's method would build."""
     module = SimpleNamespace(state_dict=lambda: {"weight": np.zeros((N_GENES, 3))})
     model = SimpleNamespace(module=module, adata=None)
-    monkeypatch.setattr("sczoo.hub._load.open_model", lambda artefact: model)
-    monkeypatch.setattr("sczoo.hub._load.run_selftest", lambda model, artefact: 0.0)
+    for module_name in ("_verify", "_load"):  # _verify takes the names from _load
+        place = f"sczoo.hub.{module_name}"
+        monkeypatch.setattr(f"{place}.open_model", lambda artefact: model)
+        monkeypatch.setattr(f"{place}.run_selftest", lambda model, artefact: 0.0)
     return model
 
 

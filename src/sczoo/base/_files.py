@@ -20,6 +20,7 @@ import os
 import secrets
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "lock_beside",
     "read_regular_file",
+    "remove_orphans",
     "resolve_tree",
     "sha256_bytes",
     "sha256_file",
@@ -223,12 +225,22 @@ def _recover(target: Path) -> None:
         else:
             os.rename(previous, target)
             _fsync_directory(target.parent)
-    # Whoever holds the lock is the only writer, so every temporary sibling is an orphan.
+    remove_orphans(target)
+
+
+def remove_orphans(target: str | os.PathLike[str]) -> None:
+    """Remove what killed writers of ``target`` left beside it; the caller holds the lock."""
+    # whoever holds the lock is the only writer, so every temporary sibling is an orphan
+    target = Path(target)
     prefix = f".{target.name}.tmp-"
     with os.scandir(target.parent) as entries:
-        orphans = [entry.path for entry in entries if entry.name.startswith(prefix)]
+        orphans = [entry for entry in entries if entry.name.startswith(prefix)]
     for orphan in orphans:
-        shutil.rmtree(orphan, ignore_errors=True)
+        if orphan.is_dir(follow_symlinks=False):
+            shutil.rmtree(orphan.path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                os.unlink(orphan.path)
 
 
 def _check_replaceable(target: Path, overwrite: bool) -> None:

@@ -79,7 +79,13 @@ def _names_a_cell(text: str, facts: Facts) -> bool:
     if facts.live is None:
         return False
     names = facts.live.obs_names
-    return text in names or any(token in names for token in _TOKEN.findall(text))
+    return text in names or any(token in names for token in _tokens(text))
+
+
+def _tokens(text: str) -> list[str]:
+    """Split a text into the whole, its words, and its words without marks around them."""
+    words = _TOKEN.findall(text)
+    return [text, *words, *(word.strip(".:!?#*") for word in words)]
 
 
 def categories(facts: Facts) -> Iterator[Finding]:
@@ -169,7 +175,7 @@ def values_of_the_data(facts: Facts) -> Iterator[Finding]:
 def _is_telling_scalar(text: str, column: str, counts: Mapping[str, int]) -> bool:
     if not is_donor_like(column):
         return False
-    return any(_is_telling(token) and token in counts for token in (text, *_TOKEN.findall(text)))
+    return any(_is_telling(token) and token in counts for token in _tokens(text))
 
 
 def _is_telling(text: str) -> bool:

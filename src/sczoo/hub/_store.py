@@ -11,6 +11,7 @@ from sczoo.base._artefact import Artefact, read_artefact, write_artefact
 from sczoo.base._files import (
     lock_beside,
     read_regular_file,
+    remove_orphans,
     write_file_atomically,
 )
 from sczoo.errors import RegistryError, UnknownArtefactError
@@ -90,6 +91,8 @@ def add_artefact(
                 check(finished)
         # not listed, so whatever an interrupted publish left there may be replaced
         target = _write(folder / place, source, record, render_card(draft), overwrite=True)
+        # its own lock: every writer of this folder holds the lock of the index
+        Path(lock_beside(target).lock_file).unlink(missing_ok=True)
         published = read_artefact(target)
         size = published.manifest.total_size + (target / "manifest.json").stat().st_size
         entry = make_entry(**known, manifest_sha256=published.manifest_sha256, size=size)
@@ -225,6 +228,7 @@ class _changing:
         except (OSError, TimeoutError) as error:
             raise RegistryError(f"The registry {folder} cannot be changed ({error}).") from error
         try:
+            remove_orphans(self._path)
             self.registry = self._read(folder)
         except BaseException:
             self._lock.release()
