@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from rich.console import Console
 
-HELD_OUT = "107"
+HELD_OUT = "donor_107"
 INTERFERON_GENES = ("ISG15", "IFI6", "ISG20", "LY6E", "IFITM3")
 NAME = "sce2tm/kang-interferon"
 REGISTRY = "registry"
@@ -76,7 +76,7 @@ def run_demo(output: Path, *, seed: int, max_epochs: int | None, console: Consol
     held_out = (adata.obs["patient"].astype(str) == HELD_OUT).to_numpy()
     reference, patient = adata[~held_out].copy(), adata[held_out].copy()
     console.print(
-        f"   Patient {HELD_OUT} ({patient.n_obs:,} cells) is held out; "
+        f"   {HELD_OUT} ({patient.n_obs:,} cells) is held out; "
         f"{reference.n_obs:,} cells of the others are for training."
     )
 
@@ -235,7 +235,7 @@ def _card(
                 }
             ],
             "n_donors": int(reference.obs["patient"].nunique()),
-            "split": f"by donor: patient {HELD_OUT} held out, all others for training",
+            "split": f"by donor: {HELD_OUT} held out, all others for training",
             "command": command,
         },
         "metrics": [
@@ -243,7 +243,7 @@ def _card(
                 "name": name,
                 "value": round(measured[name].value, 4),
                 "ci95": [round(measured[name].low, 4), round(measured[name].high, 4)],
-                "split": f"held-out donor {HELD_OUT}, Leiden at resolution 1.0, no labels used",
+                "split": f"{HELD_OUT}, held out; Leiden at resolution 1.0, no labels used",
                 "baseline": {"pca_50": round(baseline[name].value, 4)},
                 "command": command,
             }
@@ -287,7 +287,7 @@ def _write_results(
     from sczoo.report import Figure, Table, write_report
     from sczoo.report.patient import patient_report, write_h5ad
 
-    write_h5ad(patient, output / f"patient_{HELD_OUT}.h5ad")
+    write_h5ad(patient, output / f"{HELD_OUT}.h5ad")
     folder = pull(entry.name, registry=output / REGISTRY)
     shutil.copyfile(folder / "card.md", output / "card.md")
 
@@ -297,17 +297,19 @@ def _write_results(
     figure.tight_layout()
     figure.savefig(output / "embedding.png", dpi=150)
     plt.close(figure)
-    topics = pl.topics(model, topics=[m["topic"] for m in moved], show=False)
+    topics = pl.topics(
+        model, topics=[m["topic"] for m in moved], highlight=INTERFERON_GENES, show=False
+    )
     figure = np.ravel(np.asarray(topics, dtype=object))[0].figure
     figure.savefig(output / "topics.png", dpi=150, bbox_inches="tight")
     plt.close(figure)
 
     report = patient_report(
-        model, patient, result, source=entry.name, query=f"Patient {HELD_OUT} (Kang et al. 2018)"
+        model, patient, result, source=entry.name, query=f"{HELD_OUT} (Kang et al. 2018)"
     )
     report.figures = [
         Figure(
-            f"The cells of patient {HELD_OUT}, whom the model has never seen.",
+            f"The cells of {HELD_OUT}, whom the model has never seen.",
             (output / "embedding.png").read_bytes(),
         ),
         Figure(
@@ -349,7 +351,7 @@ def _print_table(
     table.add_row("Genes", result.alignment.summary())
     for name in ("ari", "nmi"):
         table.add_row(
-            f"{name.upper()}, patient {HELD_OUT}",
+            f"{name.upper()}, {HELD_OUT}",
             f"{measured[name]}  (PCA and the same clustering: {baseline[name].value:.3f})",
         )
     for move in moved:

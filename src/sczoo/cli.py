@@ -344,9 +344,11 @@ def _options(pairs: list[str]) -> dict[str, Any]:
 
 
 def _quiet_libraries() -> None:
-    """Keep the libraries' own chatter out of the terminal."""
+    """Import the libraries that the command needs, and keep their chatter out of the terminal."""
     import logging
     import warnings
+
+    import scvi  # noqa: F401 - sets up its own and Lightning's loggers, which come after
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "scvi"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -357,7 +359,9 @@ def main() -> None:
     """Run the command line; errors of sczoo become one line and exit status 1."""
     from sczoo.errors import SczooError
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    # The models are small: more threads gain little on a free machine, and on a shared one they
+    # wait for each other and cost an order of magnitude. OMP_NUM_THREADS overrides.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         app()
     except SczooError as error:
