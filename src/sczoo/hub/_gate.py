@@ -75,7 +75,7 @@ def inspect(
 
 def _distilled_cells(facts: Facts) -> Iterator[Finding]:
     """Look into ``data.h5ad`` of a dataset."""
-    from sczoo.hub._load import read_data
+    from sczoo.hub._cells import read_data
 
     adata = read_data(facts.artefact)
     where = "data.h5ad"
@@ -93,5 +93,7 @@ def _distilled_cells(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 f"categories:{column}", f"{where}: obs", f"category names of {column}", about
             )
-    for name in (*adata.uns, *adata.obsm, *adata.layers, *adata.obsp):
+    fields = (*adata.uns, *adata.obsm, *adata.layers, *adata.obsp)
+    # newer anndata lists X among the layers, as None
+    for name in filter(None, fields):
         yield Finding(f"extra:{name}", where, f"an additional field ({name})", "other")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sczoo.base._artefact import Artefact, read_artefact
-from sczoo.errors import ArtefactError, CorruptedArtefactError, InputError
+from sczoo.errors import InputError
+from sczoo.hub._cells import read_data
 from sczoo.hub._fetch import fetch
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from sczoo.hub._registry import Location
 
-__all__ = ["is_path", "load", "open_artefact", "read_data"]
+__all__ = ["is_path", "load", "open_artefact"]
 
 logger = logging.getLogger("sczoo")
 
@@ -122,19 +123,6 @@ def run_selftest(model: Any, artefact: Artefact) -> float | None:
     from sczoo.base import _persistence
 
     return _persistence.run_selftest(model, artefact)
-
-
-def read_data(artefact: Artefact) -> AnnData:
-    """Read the cells of a dataset."""
-    import anndata
-
-    path = artefact.data_path
-    if path is None:
-        raise ArtefactError(f"The artefact in {artefact.path} holds no cells.")
-    try:
-        return anndata.read_h5ad(path)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise CorruptedArtefactError(f"{path} is not a readable h5ad file ({error}).") from error
 
 
 def _libraries_differ(artefact: Artefact) -> bool:

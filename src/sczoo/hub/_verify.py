@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sczoo.errors import RevokedError, SczooError
-from sczoo.hub._load import is_path, open_artefact, open_model, read_data, run_selftest
+from sczoo.hub._cells import read_data
+from sczoo.hub._load import is_path, open_artefact, open_model, run_selftest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
