@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sczoo.testing._expect import CheckSkippedError, require_finite
+from sczoo.testing._expect import CheckSkippedError, require_finite, require_history
 
 if TYPE_CHECKING:
     from sczoo.testing._case import ModelCase
@@ -17,6 +17,7 @@ def _trains(case: ModelCase, n_cells: int, **train: object) -> None:
         raise CheckSkippedError(f"the cells given are fewer than {n_cells}")
     cells = case.cells()[:n_cells].copy()
     model = case.fit(cells, train={"batch_size": _BATCH, "max_epochs": 1} | train)
+    require_history(model)
     require_finite(case.embed(model), n_cells, f"The latent representation of {n_cells} cells")
 
 

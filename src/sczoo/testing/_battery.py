@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import time
+import traceback
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from sczoo.errors import InputError
@@ -131,7 +133,9 @@ def run_check(case: ModelCase, name: str) -> CheckResult:
     except CheckFailedError as failure:
         return result("failed", str(failure))
     except Exception as error:  # noqa: BLE001 - whatever a model does wrong is a finding
-        return result("failed", f"{type(error).__name__}: {error}")
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.name} of {PurePath(frame.filename).name}, line {frame.lineno}"
+        return result("failed", f"{type(error).__name__}: {error} (in {where})")
     return result("passed")
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sczoo.errors import SczooError
 from sczoo.testing._report import CheckFailedError
@@ -61,6 +62,15 @@ def require_finite(values: Any, n_rows: int, what: str) -> None:
     require(len(values) == n_rows, f"{what} has {len(values)} rows for {n_rows} cells.")
     bad = np.argwhere(~np.isfinite(values))
     require(not bad.size, f"{what} is not finite, first in row {bad[0, 0] if bad.size else ''}.")
+
+
+def require_history(model: Any) -> None:
+    """Require a training history of finite numbers."""
+    require(bool(model.history), "history is empty after training.")
+    for name, values in model.history.items():
+        numbers = pd.DataFrame(values).to_numpy(dtype=float)
+        require(numbers.size > 0, f"history[{name!r}] has no rows.")
+        require(bool(np.isfinite(numbers).all()), f"history[{name!r}] is not finite.")
 
 
 def require_close(found: Any, expected: Any, what: str, tolerance: float = 1e-5) -> None:

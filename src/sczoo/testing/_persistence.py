@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from sczoo import _compat
 from sczoo.base import read_artefact
 from sczoo.base._persistence import run_selftest
 from sczoo.errors import ArtefactError, CorruptedArtefactError, InputError, SelfTestError
@@ -34,15 +36,30 @@ def check_save_and_load(case: ModelCase) -> None:
     weights = weights_of(loaded)
     for name, weight in weights_of(case.model).items():
         require_equal(weights[name], weight, f"The loaded weight {name!r}")
-    require(
-        loaded.init_params_ == case.model.init_params_,
-        f"The loaded model has the arguments {loaded.init_params_}, "
-        f"it was saved with {case.model.init_params_}.",
-    )
+    _require_arguments(case, _compat.flat_init_params(loaded.init_params_))
     require(loaded.provenance_ == case.model.provenance_, "The loaded provenance_ differs.")
     require(loaded.is_trained_, "The loaded model does not count as trained.")
     require(not loaded.module.training, "The loaded module is in training mode.")
     require(list(loaded.var_names) == list(case.model.var_names), "The loaded genes differ.")
+
+
+def _require_arguments(case: ModelCase, loaded: dict[str, Any]) -> None:
+    """Require every argument of the constructor to be known to the loaded model."""
+    saved = _compat.flat_init_params(case.model.init_params_)
+    require(loaded == saved, f"The loaded model has the arguments {loaded}, it had {saved}.")
+    for name, parameter in inspect.signature(case.model_class.__init__).parameters.items():
+        if name in ("self", "adata", "registry") or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        require(
+            name in loaded,
+            f"The argument {name!r} of __init__ is lost: the last line of __init__ must be "
+            "self._finish_init(locals()).",
+        )
+    for name, value in case.model_kwargs.items():
+        require(
+            bool(np.all(loaded.get(name) == value)),
+            f"The loaded model has {name}={loaded.get(name)!r}, it was built with {value!r}.",
+        )
 
 
 def check_load_without_data(case: ModelCase) -> None:

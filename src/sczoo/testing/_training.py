@@ -6,13 +6,17 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
 from sczoo.errors import NotTrainedError
 from sczoo.testing._case import SEED
-from sczoo.testing._expect import refuses, require, require_equal, require_finite
+from sczoo.testing._expect import (
+    refuses,
+    require,
+    require_equal,
+    require_finite,
+    require_history,
+)
 from sczoo.testing._report import CheckFailedError
 
 if TYPE_CHECKING:
@@ -45,14 +49,7 @@ def check_needs_training_first(case: ModelCase) -> None:
 
 def check_history(case: ModelCase) -> None:
     """Fill ``history`` with finite numbers, one row per epoch or step."""
-    history = case.model.history
-    require(bool(history), "history is empty after training.")
-    for name, values in history.items():
-        numbers = pd.DataFrame(values).to_numpy(dtype=float)
-        require(numbers.size > 0, f"history[{name!r}] has no rows.")
-        require(
-            np.isfinite(numbers).all(), f"history[{name!r}] holds numbers that are not finite."
-        )
+    require_history(case.model)
 
 
 def check_provenance(case: ModelCase) -> None:

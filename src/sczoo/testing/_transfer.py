@@ -81,8 +81,14 @@ def check_prepared_query(case: ModelCase) -> None:
     patient = _patient(case)
     patient.obsm["X_something"] = np.ones((patient.n_obs, 2))
     prepared = case.model_class.prepare_query_anndata(patient, case.model)
-    require(list(prepared.var_names) == list(case.model.var_names), "The genes differ.")
-    require(prepared.obs_names.equals(patient.obs_names), "The cells differ.")
+    require(
+        list(prepared.var_names) == list(case.model.var_names),
+        "The prepared query has other genes than the model, or another order.",
+    )
+    require(
+        prepared.obs_names.equals(patient.obs_names),
+        "The prepared query has other cells than the query.",
+    )
     require(not prepared.is_view, "The prepared query is a view.")
     for column in patient.obs.columns:
         same = pd.Series(patient.obs[column]).astype(str) == prepared.obs[column].astype(str)

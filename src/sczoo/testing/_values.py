@@ -17,7 +17,13 @@ from sczoo.errors import (
     NotCountsError,
     NotFiniteError,
 )
-from sczoo.testing._expect import CheckSkippedError, refuses, require, require_finite
+from sczoo.testing._expect import (
+    CheckSkippedError,
+    refuses,
+    require,
+    require_finite,
+    require_history,
+)
 from sczoo.testing._snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -129,6 +135,7 @@ def check_refuses_one_cell(case: ModelCase) -> None:
 
 def _survives(case: ModelCase, cells: AnnData, what: str) -> None:
     model = case.fit(cells)
+    require_history(model)
     require_finite(case.embed(model), cells.n_obs, f"The latent representation with {what}")
     for name, weight in model.module.state_dict().items():
         require(
