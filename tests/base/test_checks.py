@@ -212,7 +212,7 @@ def test_duplicate_genes_are_counted_and_named(counts):
     names = list(counts.var_names)
     names[1] = names[2] = names[0]
     counts.var_names = names
-    with pytest.raises(errors.DuplicateGenesError, match="2 gene name.*'GENE0'"):
+    with pytest.raises(errors.DuplicateGenesError, match=r"2 gene name.*'GENE0'"):
         check_input(counts)
 
 
@@ -234,7 +234,7 @@ def test_gene_names_that_could_not_be_saved_are_refused_before_training(counts, 
 )
 def test_missing_categories_are_counted_and_the_cell_named(counts, values):
     counts.obs["kind"] = values
-    with pytest.raises(errors.MissingValuesError, match="50 cell.*'cell1'"):
+    with pytest.raises(errors.MissingValuesError, match=r"50 cell.*'cell1'"):
         check_input(counts, categorical_keys=["kind"])
 
 

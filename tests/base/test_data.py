@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import scvi
@@ -20,7 +22,7 @@ def test_every_cell_once_and_no_batch_too_small(n_obs, shuffle):
     for _ in range(3):
         batches = list(sampler)
         assert len(batches) == len(sampler)
-        assert sorted(sum(batches, [])) == list(range(n_obs))
+        assert sorted(chain.from_iterable(batches)) == list(range(n_obs))
         assert min(map(len, batches)) >= min(n_obs, max(2, BATCH // 4))
         assert max(map(len, batches)) < BATCH + max(2, BATCH // 4)
 
@@ -53,7 +55,7 @@ def test_the_order_is_new_in_each_epoch_and_depends_on_the_seed_alone():
 
 def test_without_shuffling_the_cells_come_in_order():
     sampler = BatchSampler(25, 10, shuffle=False, seed=0, min_batch_size=2)
-    assert sum(sampler, []) == list(range(25))
+    assert list(chain.from_iterable(sampler)) == list(range(25))
 
 
 def splitter(toy_class, counts, **kwargs):
