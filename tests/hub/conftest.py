@@ -33,11 +33,9 @@ CARD = {
     "compat": {"trained_with": {"python": "3.11", "torch": "2.13", "scvi_tools": "1.4.2"}},
     "training": {
         "data": [{"name": "drawn numbers", "access": "synthetic"}],
-        "n_cells": 777,
         "n_donors": 4,
         "split": "by donor: one held out",
         "command": "pytest tests/hub",
-        "seed": 0,
     },
     "metrics": [
         {

@@ -56,6 +56,33 @@ def test_what_is_not_h5ad(dataset, data):
         sczoo.load(dataset(data))
 
 
+def test_an_encoding_that_nobody_knows(dataset, whole):
+    changed = whole.replace(b"csr_matrix", b"csr_mutrix").replace(b"categorical", b"cutegorical")
+    assert changed != whole
+    with pytest.raises(CorruptedArtefactError, match="not a readable h5ad"):
+        sczoo.load(dataset(changed))
+
+
+@pytest.mark.slow
+def test_damaged_and_made_to_fit(dataset, whole, monkeypatch):
+    """As in the fuzz of the other files, with fewer cases: each starts a child process."""
+    monkeypatch.setattr(_cells, "_SECONDS", 5.0)
+    rng = np.random.default_rng(0)
+    counts = {"refused": 0, "read": 0}
+    offsets, deltas = rng.integers(0, len(whole), 100), rng.integers(1, 256, 100)
+    for offset, delta in zip(offsets, deltas, strict=True):
+        changed = bytearray(whole)
+        changed[offset] = (changed[offset] + int(delta)) % 256
+        try:
+            sczoo.load(dataset(bytes(changed)))
+        except CorruptedArtefactError:
+            counts["refused"] += 1
+        else:
+            counts["read"] += 1
+    assert sum(counts.values()) == 100
+    print(f"\ndata.h5ad, manifest made to fit: {counts}")
+
+
 def test_truncated(dataset, whole):
     for share in (0.01, 0.3, 0.6, 0.95):
         with pytest.raises(CorruptedArtefactError):

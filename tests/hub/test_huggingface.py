@@ -156,7 +156,10 @@ def test_what_is_not_there(registry, stub):
 
 
 def test_the_gate_stands_before_the_push(tmp_path, save, add, stub):
-    add(tmp_path / "r", save(tmp_path / "a", provenance={"held_out_donors": ["x"]}))
+    add(
+        tmp_path / "r",
+        save(tmp_path / "a", provenance={"n_cells": 777, "seed": 0, "held_out_donors": ["x"]}),
+    )
     with pytest.raises(ReleaseGateError, match="held_out_donors"):
         hub.push_to_hf("toy/small", "org/repo", registry=tmp_path / "r")
     assert stub.files == {}

@@ -40,9 +40,6 @@ def test_a_folder_is_published(artefact, tmp_path, card, stand_in):
 
 
 def test_what_the_artefact_knows_need_not_be_stated(artefact, tmp_path, card, stand_in):
-    for name in ("n_cells", "seed"):
-        del card["training"][name]
-    del card["compat"]
     card["compat"] = {"trained_with": {"torch": "2.13"}}
     entry = hub.publish(artefact, "toy/small", registry=tmp_path / "r", card=card)
     assert (entry.training.n_cells, entry.training.seed) == (777, 0)
@@ -66,6 +63,13 @@ def test_an_incomplete_card_lists_everything_at_once(artefact, tmp_path, stand_i
     assert not (tmp_path / "r" / "artefacts").exists()
 
 
+@pytest.mark.parametrize(("name", "value"), [("n_cells", 10_000), ("seed", 1)])
+def test_a_card_cannot_contradict_the_run(artefact, tmp_path, card, stand_in, name, value):
+    card["training"][name] = value
+    with pytest.raises(SchemaError, match=rf"'{name}'\] is {value}, but the artefact itself says"):
+        hub.publish(artefact, "toy/small", registry=tmp_path / "r", card=card)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -87,6 +91,7 @@ def test_cards_that_are_refused(artefact, tmp_path, card, stand_in, change, mess
 def test_card_fields_as_an_object(artefact, tmp_path, card, stand_in):
     species = card.pop("input")
     card["compat"]["sczoo"] = ">=0.1"
+    card["training"] |= {"n_cells": 777, "seed": 0}
     fields = hub.CardFields.model_validate(card)
     with pytest.raises(SchemaError, match="species"):
         hub.publish(artefact, "toy/small", registry=tmp_path / "r", card=fields)

@@ -44,7 +44,11 @@ _EXAMPLES = {
 def gather(
     record: ArtefactRecord, method_class: Any, card: Mapping[str, Any] | CardFields | None
 ) -> dict[str, Any]:
-    """Merge what is known into the document of an entry; the person's words win."""
+    """Merge what is known and what a person states into the document of an entry.
+
+    A statement replaces what the method says of itself; it cannot contradict what the run
+    recorded.
+    """
     provenance = record.provenance
     libraries = provenance.get("versions")
     libraries = libraries if isinstance(libraries, dict) else {}
@@ -72,6 +76,13 @@ def gather(
             f"card['privacy'] must not state {', '.join(sorted(computed))}: the release gate "
             "computes it."
         )
+    for name, value in known["training"].items():
+        said = (stated.get("training") or {}).get(name, value)
+        if said != value:
+            raise SchemaError(
+                f"card['training']['{name}'] is {said}, but the artefact itself says {value}; "
+                "leave it out."
+            )
     contract = set(stated.get("input") or {}) - {"species"}
     if contract:
         raise SchemaError(
