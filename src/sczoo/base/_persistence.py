@@ -236,8 +236,7 @@ def _init_params(model: ZooModelClass) -> dict[str, Any]:
 
 def _state_arrays(model: ZooModelClass) -> dict[str, np.ndarray]:
     return {
-        name: tensor.detach().cpu().numpy()
-        for name, tensor in model.module.state_dict().items()
+        name: tensor.detach().cpu().numpy() for name, tensor in model.module.state_dict().items()
     }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from sczoo import __version__
 from sczoo.base._reading import iter_row_blocks
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-_PACKAGES = ("sczoo", "scvi-tools", "torch", "anndata", "numpy", "scipy", "pandas", "scikit-learn")
+_PACKAGES = ("scvi-tools", "torch", "anndata", "numpy", "scipy", "pandas", "scikit-learn")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that shape results."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "sczoo": __version__}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
