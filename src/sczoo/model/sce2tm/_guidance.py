@@ -1,8 +1,8 @@
 """Losses that tie topics to what outside knowledge says about the same cells.
 
-All functions take soft assignments of cells to ``n_topics`` groups, cells x topics: ``theta`` from
+The published terms take soft assignments of cells to topics, cells x topics: ``theta`` from
 expression and ``phi`` from the knowledge. Consistency works on logarithms, because the product of
-two sharp assignments underflows.
+two sharp assignments underflows. :func:`geometry` needs no assignment: it compares distances.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-__all__ = ["balance", "consistency", "distillation"]
+__all__ = ["balance", "consistency", "distillation", "geometry"]
 
 
 def distillation(
@@ -59,3 +59,32 @@ def balance(assignment: torch.Tensor) -> torch.Tensor:
     """
     usage = assignment.mean(dim=0)
     return -(usage * usage.clamp_min(1e-9).log()).sum()
+
+
+def geometry(mean: torch.Tensor, knowledge: torch.Tensor) -> torch.Tensor:
+    """Stress between two views of the same cells: how much their pairwise distances differ.
+
+    Distances are taken relative to their mean in each view, so that neither the scale nor the
+    width of the knowledge matters. Zero means that the arrangement of the cells is the same.
+
+    Parameters
+    ----------
+    mean
+        Topic logits, cells x topics.
+    knowledge
+        Outside knowledge, cells x width.
+    """
+    # pdist has no gradient at distance zero, and duplicated cells are common in batches of zeros
+    own = _relative_distances(mean)
+    with torch.no_grad():
+        other = _relative_distances(knowledge)
+    return (own - other).square().mean()
+
+
+def _relative_distances(rows: torch.Tensor) -> torch.Tensor:
+    rows = rows - rows.mean(dim=0)
+    squares = rows.square().sum(dim=1)
+    squared = torch.addmm(squares[:, None] + squares[None, :], rows, rows.t(), alpha=-2.0)
+    first, second = torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)
+    distance = (squared[first, second].clamp_min(0.0) + 1e-12).sqrt()
+    return distance / distance.mean().clamp_min(1e-6)

@@ -1,0 +1,82 @@
+"""The two configurations of the method: the better one and the published one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from sczoo.model.sce2tm._ecr import Solver
+
+__all__ = ["PRESETS", "GuidanceName", "Preset", "PresetName"]
+
+PresetName = Literal["default", "paper"]
+GuidanceName = Literal["geometry", "assignments"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything in which the two configurations differ."""
+
+    n_topics: int
+    n_hidden: int
+    n_embedding: int
+    kl_weight: float
+    ecr_weight: float
+    ecr_warmup: float
+    """Share of the steps over which the clustering of embeddings comes in: topics form from the
+    data first and are kept apart then."""
+    guidance: GuidanceName
+    guidance_weight: float
+    solver: Solver
+    published: bool
+    """Published encoder and decoder, anchors encoded twice, guidance not scaled."""
+    optimizer: Literal["Adam", "RMSprop"]
+    learning_rate: float
+    embedding_rate: float
+    """Learning rate of the embeddings, relative to the others."""
+    schedule: Literal["cosine", "step", "constant"]
+    max_epochs: int | None
+    """Epochs; ``None`` depends on the number of cells."""
+    batch_size: int
+
+
+PRESETS: dict[str, Preset] = {
+    "default": Preset(
+        n_topics=50,
+        n_hidden=64,
+        n_embedding=64,
+        kl_weight=0.3,
+        ecr_weight=100.0,
+        ecr_warmup=0.5,
+        guidance="geometry",
+        guidance_weight=0.3,
+        solver="detached",
+        published=False,
+        optimizer="Adam",
+        learning_rate=1e-3,
+        embedding_rate=3.0,
+        schedule="cosine",
+        max_epochs=None,
+        batch_size=256,
+    ),
+    "paper": Preset(
+        n_topics=100,
+        n_hidden=200,
+        n_embedding=200,
+        kl_weight=1.0,
+        ecr_weight=100.0,
+        ecr_warmup=0.0,
+        guidance="assignments",
+        guidance_weight=1.0,
+        solver="unrolled",
+        published=True,
+        optimizer="RMSprop",
+        learning_rate=1e-3,
+        embedding_rate=1.0,
+        schedule="step",
+        max_epochs=500,
+        batch_size=512,
+    ),
+}
+assert set(PRESETS) == set(get_args(PresetName))

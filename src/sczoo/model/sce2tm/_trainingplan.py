@@ -1,0 +1,124 @@
+"""The training plan of scE2TM: one optimiser, no KL warm-up, a schedule over steps or epochs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from scvi.train import TrainingPlan
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR, StepLR
+
+__all__ = ["SCE2TMTrainingPlan"]
+
+OptimizerName = Literal["Adam", "RMSprop"]
+ScheduleName = Literal["cosine", "step", "constant"]
+
+# Published schedule: halve the learning rate every 125 epochs.
+_STEP_EPOCHS, _STEP_FACTOR = 125, 0.5
+_RISE_SHARE = 0.1
+_EMBEDDINGS = ("topic_embedding", "gene_embedding")
+
+
+class SCE2TMTrainingPlan(TrainingPlan):
+    """scvi-tools' plan with scE2TM's optimisers and learning-rate schedules.
+
+    Parameters
+    ----------
+    module
+        The module.
+    optimizer
+        ``"Adam"`` or ``"RMSprop"`` (published).
+    lr
+        Largest learning rate.
+    embedding_rate
+        Learning rate of the topic and gene embeddings, relative to ``lr``.
+    schedule
+        ``"cosine"``: a linear rise over the first tenth of the steps, then a half cosine to zero.
+        ``"step"``: half the rate every 125 epochs (published). ``"constant"``: neither.
+    ecr_warmup
+        Share of the steps over which the clustering of embeddings comes in.
+    weight_decay, eps
+        Of the optimiser. scvi-tools' own default of ``eps`` is a million times larger than
+        torch's and would damp small gradients.
+    n_epochs_kl_warmup
+        None by default: the KL divergence has its full weight from the first step.
+    **kwargs
+        Of :class:`scvi.train.TrainingPlan`.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        *,
+        optimizer: OptimizerName = "Adam",
+        lr: float = 1e-3,
+        embedding_rate: float = 1.0,
+        schedule: ScheduleName = "cosine",
+        ecr_warmup: float = 0.0,
+        weight_decay: float = 0.0,
+        eps: float = 1e-8,
+        n_epochs_kl_warmup: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if optimizer not in get_args(OptimizerName):
+            raise ValueError(f"optimizer={optimizer!r} is not one of {get_args(OptimizerName)}")
+        if schedule not in get_args(ScheduleName):
+            raise ValueError(f"schedule={schedule!r} is not one of {get_args(ScheduleName)}")
+        super().__init__(
+            module,
+            lr=lr,
+            weight_decay=weight_decay,
+            eps=eps,
+            n_epochs_kl_warmup=n_epochs_kl_warmup,
+            **kwargs,
+        )
+        self.algorithm = optimizer
+        self.schedule = schedule
+        self.embedding_rate = embedding_rate
+        self.ecr_warmup = ecr_warmup
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Make one step, with the share of the clustering loss that has come in by now."""
+        warmup = self.ecr_warmup * self._n_steps()
+        self.module.ecr_scale = min(1.0, self.trainer.global_step / warmup) if warmup else 1.0
+        return super().training_step(batch, batch_idx)
+
+    def on_train_end(self) -> None:
+        """Leave the module with the whole clustering loss, also after an early stop."""
+        self.module.ecr_scale = 1.0
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Build the optimiser over the parameters that are free, and its schedule."""
+        embeddings: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                (embeddings if name.endswith(_EMBEDDINGS) else others).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": others, "lr": self.lr},
+            {"params": embeddings, "lr": self.lr * self.embedding_rate},
+        ]
+        groups = [group for group in groups if group["params"]]
+        kind = torch.optim.RMSprop if self.algorithm == "RMSprop" else torch.optim.Adam
+        optimizer = kind(groups, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        config: dict[str, Any] = {"optimizer": optimizer}
+        if self.schedule == "step":
+            scheduler = StepLR(optimizer, step_size=_STEP_EPOCHS, gamma=_STEP_FACTOR)
+            config["lr_scheduler"] = {"scheduler": scheduler, "interval": "epoch"}
+        elif self.schedule == "cosine":
+            steps = self._n_steps()
+            rise = max(int(_RISE_SHARE * steps), 1)
+            schedulers = [
+                LinearLR(optimizer, start_factor=1.0 / rise, total_iters=rise),
+                CosineAnnealingLR(optimizer, T_max=max(steps - rise, 1)),
+            ]
+            config["lr_scheduler"] = {
+                "scheduler": SequentialLR(optimizer, schedulers, milestones=[rise]),
+                "interval": "step",
+            }
+        return config
+
+    def _n_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        # without an end there is nothing to warm up towards
+        return max(int(steps), 1) if steps != float("inf") else 1
