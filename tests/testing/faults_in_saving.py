@@ -52,6 +52,21 @@ class SavesHistory(FaultyModel):
         self.losses = {name: frame.iloc[:, 0].tolist() for name, frame in self.history.items()}
 
 
+@caught_by("saved_without_history")
+class HidesACurveUnderAnotherName(FaultyModel):
+    def train(self, *args, **kwargs):
+        super().train(*args, **kwargs)
+        self.domain["quantiles"] = self.history["train_loss"].iloc[:, 0].tolist()
+
+
+@caught_by("saved_without_history")
+class HidesACurveInTheWeights(FaultyModel):
+    def train(self, *args, **kwargs):
+        super().train(*args, **kwargs)
+        curve = torch.as_tensor(self.history["elbo_train"].to_numpy(dtype="float32"))
+        self.module.register_buffer("calibration", curve.flatten())
+
+
 @caught_by("saved_without_values_per_cell")
 class SavesOneValuePerCell(FaultyModel):
     def train(self, *args, **kwargs):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sczoo.base import read_artefact
@@ -74,11 +75,43 @@ def check_saved_without_donors_and_categories(case: ModelCase) -> None:
 
 def check_saved_without_history(case: ModelCase) -> None:
     """Require that no file of a saved model holds the training history or the indices of cells."""
-    keys = [*_PER_CELL_KEYS, *(case.model.history or {})]
     for name, content in _files(case.saved).items():
-        for key in keys:
+        for key in _PER_CELL_KEYS:
             quoted = json.dumps(key).encode()
             require(quoted not in content, f"The saved {name} has an entry {key!r}.")
+    curves = {
+        name: pd.DataFrame(values).iloc[:, 0].to_numpy(dtype=float)
+        for name, values in (case.model.history or {}).items()
+    }
+    artefact = read_artefact(case.saved)
+    for path, key, value in _nodes(artefact.record.model_dump(mode="json"), "artefact.json"):
+        # an argument may share its name with a curve, such as the weight of a loss
+        several = isinstance(value, list | dict)
+        require(not (several and key in curves), f"{path} holds several values of {key!r}.")
+        _require_no_curve(path, value, curves)
+    for name, array in artefact.tensors().items():
+        require(name not in curves, f"The weight {name!r} has the name of a training curve.")
+        _require_no_curve(f"The weight {name!r}", array.ravel().tolist(), curves)
+
+
+def _require_no_curve(path: str, value: Any, curves: dict[str, np.ndarray]) -> None:
+    if not isinstance(value, list) or not all(isinstance(v, int | float) for v in value):
+        return
+    for name, curve in curves.items():
+        # two epochs with different losses are not met by chance
+        tells = len(curve) > 1 and len(set(curve)) > 1 and len(value) == len(curve)
+        found = tells and np.allclose(value, curve, rtol=1e-4)
+        require(not found, f"{path} holds the training curve {name!r}.")
+
+
+def _nodes(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:
+    yield path, key, node
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _nodes(value, f"{path}[{name!r}]", str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _nodes(value, f"{path}[...]")
 
 
 def check_saved_without_values_per_cell(case: ModelCase) -> None:
@@ -88,18 +121,9 @@ def check_saved_without_values_per_cell(case: ModelCase) -> None:
     artefact = read_artefact(case.saved)
     for name, array in artefact.tensors().items():
         require(n_cells not in array.shape, f"The weight {name!r} has shape {array.shape}.")
-    for path, length in _lengths(artefact.record.model_dump(mode="json"), "artefact.json"):
-        require(length != n_cells, f"{path} is a list of one value for each cell.")
-
-
-def _lengths(node: Any, path: str) -> Iterator[tuple[str, int]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _lengths(value, f"{path}[{key!r}]")
-    elif isinstance(node, list):
-        yield path, len(node)
-        for value in node:
-            yield from _lengths(value, f"{path}[...]")
+    for path, _, value in _nodes(artefact.record.model_dump(mode="json"), "artefact.json"):
+        per_cell = isinstance(value, list | dict) and len(value) == n_cells
+        require(not per_cell, f"{path} holds one value for each cell.")
 
 
 def check_selftest_cells_are_synthetic(case: ModelCase) -> None:
