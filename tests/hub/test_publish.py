@@ -181,6 +181,15 @@ def test_card_has_every_section_and_no_foreign_markup(artefact, tmp_path, card, 
     assert "without the training data to compare with" in text
 
 
+def test_citations(artefact, tmp_path, card, stand_in):
+    card["citation"] = [
+        {"title": "A title.", "journal": "Nature", "year": "2026", "doi": "10.1000/x"},
+        {"text": "Personal communication"},
+    ]
+    text = render_card(hub.publish(artefact, "toy/small", registry=tmp_path / "r", card=card))
+    assert "- A title. Nature (2026). doi:10.1000/x\n- Personal communication." in text
+
+
 def test_not_applicable_with_a_reason(artefact, tmp_path, card, stand_in):
     reason = "not applicable: the numbers are drawn, there is nothing to measure"
     card["metrics"] = reason

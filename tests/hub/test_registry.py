@@ -172,7 +172,7 @@ def test_entries_cannot_be_changed_in_memory(registry):
         (lambda d: d["entries"][0]["metrics"][0].pop("baseline"), "baseline"),
         (lambda d: d["entries"][0]["compat"].update(sczoo="new"), "version range"),
         (lambda d: d["entries"][0]["licence"].pop("weights"), "licence.weights"),
-        (lambda d: d["entries"][0]["citation"].append({}), "a doi, a text or a url"),
+        (lambda d: d["entries"][0]["citation"].append({}), "a doi, a title, a text or a url"),
         (lambda d: d["entries"][0].update(id="toy/../../x"), "id"),
         (lambda d: d["entries"][0].update(method="os.system"), "method"),
         (lambda d: d["entries"][0].update(sources=[]), "sources"),

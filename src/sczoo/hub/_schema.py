@@ -107,14 +107,24 @@ class Citation(Document):
     """One publication."""
 
     doi: Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)] | None = None
+    authors: Text | None = None
+    title: Text | None = None
+    journal: Short | None = None
+    year: Annotated[str, Field(pattern=r"^\d{4}$")] | None = None
     text: Text | None = None
     url: Annotated[str, Field(pattern=r"^https://\S+$", max_length=500)] | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Citation:
-        if not (self.doi or self.text or self.url):
-            raise ValueError("give a doi, a text or a url")
+        if not (self.doi or self.text or self.url or self.title):
+            raise ValueError("give a doi, a title, a text or a url")
         return self
+
+    def __str__(self) -> str:
+        place = " ".join(filter(None, [self.journal, self.year and f"({self.year})"]))
+        sentences = [self.authors, self.title, self.text, place]
+        parts = [part.rstrip(".") + "." for part in sentences if part]
+        return " ".join([*parts, *filter(None, [self.doi and f"doi:{self.doi}", self.url])])
 
 
 class Compat(Document):
