@@ -89,7 +89,7 @@ class SCE2TM(
     temperature
         Divisor of squared distances between embeddings: lower values make topics share fewer
         genes.
-    kl_weight
+    prior_weight
         Weight of the divergence from the prior.
     ecr_weight
         Weight of the transport between topics and genes.
@@ -134,12 +134,10 @@ class SCE2TM(
     )
     _citation: ClassVar[list[dict[str, str]]] = [
         {
-            "title": (
-                "scE2TM improves single-cell embedding interpretability and reveals cellular "
-                "perturbation signatures"
+            "text": (
+                "Chen H. et al. scE2TM improves single-cell embedding interpretability and reveals "
+                "cellular perturbation signatures. Nature Communications (2026)."
             ),
-            "journal": "Nature Communications",
-            "year": "2026",
             "doi": "10.1038/s41467-026-76825-5",
         }
     ]
@@ -156,7 +154,7 @@ class SCE2TM(
         n_hidden: int | None = None,
         n_embedding: int | None = None,
         temperature: float = 0.2,
-        kl_weight: float | None = None,
+        prior_weight: float | None = None,
         ecr_weight: float | None = None,
         guidance: GuidanceName | None = None,
         guidance_weight: float | None = None,
@@ -191,7 +189,7 @@ class SCE2TM(
             n_hidden=n_hidden,
             n_embedding=n_embedding,
             temperature=temperature,
-            kl_weight=kl_weight,
+            prior_weight=prior_weight,
             ecr_weight=ecr_weight,
             guidance=guidance,
             guidance_weight=guidance_weight,
