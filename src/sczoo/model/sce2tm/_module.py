@@ -66,7 +66,7 @@ class SCE2TMModule(BaseModuleClass):
         Length of topic and gene embeddings.
     temperature
         Divisor of the squared distances in the topic-gene matrix.
-    kl_weight, ecr_weight
+    prior_weight, ecr_weight
         Weights of the KL divergence and of the clustering of embeddings.
     guidance
         ``"geometry"``: distances between cells as in the knowledge. ``"assignments"``: the
@@ -110,7 +110,7 @@ class SCE2TMModule(BaseModuleClass):
         n_hidden: int | None = None,
         n_embedding: int | None = None,
         temperature: float = 0.2,
-        kl_weight: float | None = None,
+        prior_weight: float | None = None,
         ecr_weight: float | None = None,
         guidance: GuidanceName | None = None,
         guidance_weight: float | None = None,
@@ -122,7 +122,7 @@ class SCE2TMModule(BaseModuleClass):
         self.n_genes, self.n_topics = n_genes, n_topics
         self.n_batch, self.n_knowledge = n_batch, n_knowledge
         self.temperature = temperature
-        self.kl_weight = chosen.kl_weight if kl_weight is None else kl_weight
+        self.prior_weight = chosen.prior_weight if prior_weight is None else prior_weight
         self.ecr_weight = chosen.ecr_weight if ecr_weight is None else ecr_weight
         self.ecr_scale = 1.0
         self.guidance: GuidanceName = guidance or chosen.guidance
@@ -327,7 +327,7 @@ class SCE2TMModule(BaseModuleClass):
             scale = scale * reconstruction.detach().mean()
         total = (
             reconstruction.mean()
-            + kl_weight * self.kl_weight * kl.mean()
+            + kl_weight * self.prior_weight * kl.mean()
             + self.ecr_scale * ecr
             + scale * guidance
         )

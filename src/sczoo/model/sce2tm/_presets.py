@@ -21,7 +21,7 @@ class Preset:
     n_topics: int
     n_hidden: int
     n_embedding: int
-    kl_weight: float
+    prior_weight: float
     ecr_weight: float
     ecr_warmup: float
     """Share of the steps over which the clustering of embeddings comes in: topics form from the
@@ -46,7 +46,7 @@ PRESETS: dict[str, Preset] = {
         n_topics=50,
         n_hidden=64,
         n_embedding=64,
-        kl_weight=0.3,
+        prior_weight=0.3,
         ecr_weight=100.0,
         ecr_warmup=0.5,
         guidance="geometry",
@@ -64,7 +64,7 @@ PRESETS: dict[str, Preset] = {
         n_topics=100,
         n_hidden=200,
         n_embedding=200,
-        kl_weight=1.0,
+        prior_weight=1.0,
         ecr_weight=100.0,
         ecr_warmup=0.0,
         guidance="assignments",
