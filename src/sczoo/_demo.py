@@ -359,7 +359,7 @@ def _print_table(
             f"[bold green]{gene}[/]" if gene in INTERFERON_GENES else gene
             for gene in move["genes"]
         )
-        table.add_row(f"{move['topic']} {move['shift']:+.1f}", genes)
+        table.add_row(f"Topic {move['topic']}, moved {move['shift']:+.1f}", genes)
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     memory = kilobytes / (2**30 if sys.platform == "darwin" else 2**20)
     table.add_row("Time, peak memory", f"{seconds:.0f} s, {memory:.1f} GiB")
