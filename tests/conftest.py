@@ -24,7 +24,6 @@ def _one_thread_and_a_seed():
         sys.modules["torch"].set_num_threads(1)
     if "scvi" in sys.modules:
         sys.modules["scvi"].settings.seed = 0
-    yield
 
 
 @pytest.fixture(scope="session")

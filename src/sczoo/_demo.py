@@ -83,7 +83,7 @@ def run_demo(output: Path, *, seed: int, max_epochs: int | None, console: Consol
     console.rule("2. Train the topic model SCE2TM on the other patients")
     sczoo.model.SCE2TM.setup_anndata(reference)
     model = sczoo.model.SCE2TM(reference)
-    model.train(**({} if max_epochs is None else {"max_epochs": max_epochs}))
+    model.train(max_epochs)
 
     console.rule("3. Publish it into a local registry, behind the release gate")
     measured, baseline = score_held_out(model, reference, patient)

@@ -157,7 +157,7 @@ class TransferMixin:
     def _prepare_fine_tuning(self) -> None:
         """Choose which parameters :meth:`train` may change on query data; all by default."""
 
-    def _optional_columns(self) -> set[str]:
+    def _optional_columns(self: Any) -> set[str]:
         """Columns of ``obs`` that query data may lack."""
         names = (self._setup_arguments.get(key) for key in self._optional_setup_keys)
         return {name for name in names if isinstance(name, str)}
@@ -173,11 +173,14 @@ class TransferMixin:
             )
         optional = self._optional_columns()
         with text_categories(self.registry_, source, optional=optional) as registry:
+            arguments = dict(self._setup_arguments)
+            for key in self._optional_setup_keys:
+                name = arguments.get(key)
+                # columns were filled in; what is missing now is optional knowledge in obsm
+                if name is not None and name not in source.obs and name not in source.obsm:
+                    arguments[key] = None
             getattr(type(self), method)(
-                adata,
-                source_registry=registry,
-                extend_categories=True,
-                **self._setup_arguments,
+                adata, source_registry=registry, extend_categories=True, **arguments
             )
         _compat.attach(self, adata, _compat.latest_manager(type(self), adata))
         _compat.forget_setup(type(self), adata)

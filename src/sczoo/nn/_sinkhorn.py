@@ -118,14 +118,13 @@ def sinkhorn(
         How often the error is looked at.
     """
     n_rows, n_columns = cost.shape
-    options = {"dtype": cost.dtype, "device": cost.device}
     if row_marginal is None:
-        row_marginal = torch.full((n_rows,), 1.0 / n_rows, **options)
+        row_marginal = cost.new_full((n_rows,), 1.0 / n_rows)
     if column_marginal is None:
-        column_marginal = torch.full((n_columns,), 1.0 / n_columns, **options)
+        column_marginal = cost.new_full((n_columns,), 1.0 / n_columns)
     if log_scaling is None or not bool(torch.isfinite(log_scaling).all()):
-        log_scaling = torch.zeros(n_rows, **options)
-    log_scaling = log_scaling.to(**options)
+        log_scaling = cost.new_zeros(n_rows)
+    log_scaling = log_scaling.to(cost)
     log_scaling = log_scaling - log_scaling.max()
 
     log_kernel = (cost.min(dim=0, keepdim=True).values - cost) / epsilon

@@ -135,8 +135,8 @@ class SCE2TM(
     _citation: ClassVar[list[dict[str, str]]] = [
         {
             "text": (
-                "Chen H. et al. scE2TM improves single-cell embedding interpretability and reveals "
-                "cellular perturbation signatures. Nature Communications (2026)."
+                "Chen H. et al. scE2TM improves single-cell embedding interpretability and "
+                "reveals cellular perturbation signatures. Nature Communications (2026)."
             ),
             "doi": "10.1038/s41467-026-76825-5",
         }
