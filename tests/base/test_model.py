@@ -299,3 +299,35 @@ def test_the_library_is_silent(model, counts, caplog, capsys):
         model.get_latent_representation(counts.copy())
     assert caplog.text == ""
     assert capsys.readouterr().out == ""
+
+
+def test_optional_knowledge_may_be_missing_in_a_query(toy_class, counts):
+    class Guided(toy_class):
+        _optional_setup_keys = ("batch_key", "knowledge_key")
+
+        @classmethod
+        def setup_anndata(cls, adata, *, batch_key=None, knowledge_key=None, **kwargs):
+            from scvi.data.fields import CategoricalObsField, LayerField, ObsmField
+
+            setup_locals = locals()
+            cls._check_setup(adata, categorical_keys=[batch_key], obsm_keys=[knowledge_key])
+            fields = [
+                LayerField("X", None, is_count_data=False),
+                CategoricalObsField("batch", batch_key),
+            ]
+            if knowledge_key is not None:
+                fields.append(ObsmField("knowledge", knowledge_key))
+            cls._register(adata, fields, setup_locals, **kwargs)
+
+    query = counts.copy()
+    del query.obs["batch"]
+    counts.obsm["X_fm"] = np.random.default_rng(0).normal(size=(150, 3))
+    Guided.setup_anndata(counts, batch_key="batch", knowledge_key="X_fm")
+    model = Guided(counts)
+    model.train(max_epochs=1)
+    tuned = Guided.load_query_data(query, model, accelerator="cpu")
+    tuned.train(max_epochs=1)
+    assert tuned.get_latent_representation().shape == (150, 4)
+    query.obsm["X_fm"] = np.full((150, 3), np.nan)
+    with pytest.raises(errors.NotFiniteError, match="X_fm"):
+        Guided.load_query_data(query, model, accelerator="cpu")
