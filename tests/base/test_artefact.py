@@ -201,7 +201,15 @@ def test_pipes_are_refused_without_waiting(folder, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil", "/etc/passwd", "model.pt", "ARTEFACT.JSON", "artefact.json\x00", "", "sub/card.md"],
+    [
+        "../evil",
+        "/etc/passwd",
+        "model.pt",
+        "ARTEFACT.JSON",
+        "artefact.json\x00",
+        "",
+        "sub/card.md",
+    ],
 )
 def test_manifest_may_list_known_names_only(folder, name):
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -458,7 +466,9 @@ def test_typed_json_of_pandas_columns():
     np.testing.assert_array_equal(decoded, np.array(["a", "b"], dtype=object))
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", lambda: 0, 1j, np.datetime64("now")])
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, b"bytes", lambda: 0, 1j, np.datetime64("now")]
+)
 def test_typed_json_refuses_what_has_no_safe_form(value):
     with pytest.raises(SchemaError, match="cannot be stored safely"):
         encode_typed({"here": value}, where="registry")
