@@ -79,7 +79,7 @@ def step_cost(n_genes: int, n_topics: int, batch_size: int, repeats: int) -> dic
 
 
 def epoch_cost(n_cells: int, n_genes: int, repeats: int) -> dict[str, float]:
-    """CPU seconds of one epoch on the same cells, with the batch size of each model and with 256."""
+    """CPU seconds of one epoch on the same cells, at batch sizes of 128 and 256."""
     adata = simulated(n_cells, n_genes)
     costs: dict[str, float] = {}
     for name, model_class, batch_size in (

@@ -38,7 +38,8 @@ class SeedsTheCallersGenerators(FaultyModel):
 @caught_by("same_seed_same_weights", "recorded_seed_repeats_the_run")
 class DrawsFromTheSystem(FaultyModel):
     def train(self, *args, **kwargs):
-        scale_weights(self, 1 + os.urandom(1)[0])
+        # six bytes: with one, two runs in 256 would agree and the fault could not be found
+        scale_weights(self, 1 + int.from_bytes(os.urandom(6), "big") / 2**48)
         super().train(*args, **kwargs)
 
 
