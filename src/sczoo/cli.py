@@ -76,7 +76,11 @@ def list_(
     if entries:
         _console().print(table)
     else:
-        typer.echo(f"No artefact matches {pattern!r}. Registries: see `sczoo show --help`.")
+        where = registry or os.environ.get("SCZOO_REGISTRY") or "the zoo's own registry"
+        typer.echo(
+            f"No artefact matches {pattern!r} in {where}. Name another registry with --registry "
+            "or SCZOO_REGISTRY; `sczoo publish` makes one."
+        )
 
 
 @app.command()
