@@ -264,3 +264,15 @@ def test_values_that_are_not_numbers_are_refused(counts):
     counts.layers["words"] = np.full(counts.shape, "a", dtype=object)
     with pytest.raises(errors.InputError, match="numeric"):
         check_input(counts, layer="words")
+
+
+def test_a_scale_that_does_not_exist_is_refused():
+    adata = AnnData(np.ones((3, 2), dtype=np.float32))
+    with pytest.raises(errors.InputError, match="one of counts, log1p"):
+        check_input(adata, scale="foo")
+
+
+def test_complex_numbers_are_refused():
+    adata = AnnData(np.ones((3, 2), dtype=np.complex64))
+    with pytest.raises(errors.InputError, match="complex64"):
+        check_input(adata)

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from sczoo.base import align_genes
 from sczoo.base._genes import detect_namespace
-from sczoo.errors import DuplicateGenesError, GeneOverlapError, SpeciesMismatchError
+from sczoo.errors import DuplicateGenesError, GeneOverlapError, InputError, SpeciesMismatchError
 
 SYMBOLS = ["CD3E", "MS4A1", "LYZ", "NKG7", "C1orf54", "HLA-DRA", "ISG15", "MT-CO1", "PPBP", "FCN1"]
 ENSEMBL = [f"ENSG{number:011d}" for number in range(100, 110)]
@@ -208,3 +208,15 @@ def test_the_record_is_plain():
     found = align(SYMBOLS[:9])
     assert json.loads(json.dumps(found.as_dict()))["n_missing"] == 1
     assert "9 of 10" in found.summary()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, 80, float("nan"), "0.5", None])
+def test_a_coverage_that_is_no_share_is_refused(share):
+    with pytest.raises(InputError, match="min_coverage"):
+        align(SYMBOLS, min_coverage=share)
+
+
+def test_the_repr_of_an_alignment_is_short():
+    found = align([f"X{i}" for i in range(5000)], [f"Y{i}" for i in range(5000)])
+    assert len(found.missing) == 5000
+    assert len(repr(found)) < 300

@@ -236,3 +236,18 @@ def test_what_is_not_annotated_data_is_refused(model, thing):
 def test_a_mudata_without_modalities_in_the_model_is_refused(model, data):
     with pytest.raises(errors.MissingKeyError, match="modality"):
         read(model, MuData({"rna": data.copy()}))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_without_cells_is_refused(model, data, batch_size):
+    with pytest.raises(errors.InputError, match="batch_size"):
+        read(model, data, batch_size=batch_size)
+
+
+def test_annotate_does_not_write_over_foreign_records(model, data):
+    query = data.copy()
+    query.uns["sczoo"] = "my notes"
+    before = Snapshot(query)
+    with pytest.raises(errors.InputError, match="holds a str"):
+        model.annotate(query)
+    before.require_unchanged("annotate")

@@ -239,3 +239,29 @@ def test_names_and_folders(tmp_path, published):
     assert sczoo.load(folder).is_trained_
     assert sczoo.load(str(folder)).is_trained_
     assert sczoo.load(f"{folder}/").is_trained_
+
+
+@pytest.mark.parametrize("nonsense", [None, 3, "adata"])
+def test_transfer_needs_a_model(counts, nonsense):
+    with pytest.raises(InputError, match=r"sczoo\.transfer\(model, adata\)"):
+        sczoo.transfer(counts if nonsense == "adata" else nonsense, counts)
+
+
+def test_transfer_names_a_missing_layer(model, counts):
+    query = counts[:20].copy()
+    with pytest.raises(InputError, match="'nope'"):
+        sczoo.transfer(model, query, layer="nope")
+    assert not query.obsm
+
+
+def test_verify_names_foreign_files_and_broken_folders(model, tmp_path, monkeypatch):
+    model.save(tmp_path / "saved")
+    (tmp_path / "saved" / "extra.py").write_text("raise SystemExit")
+    report = hub.verify(tmp_path / "saved")
+    assert report.ok
+    assert "extra.py" in str(report)
+    (tmp_path / "saved" / "manifest.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    report = hub.verify("saved")
+    assert not report.ok
+    assert "manifest.json" in str(report)

@@ -130,6 +130,8 @@ def test_changes_on_disk_are_seen(registry, artefact, add):
 def test_missing_registry(tmp_path):
     with pytest.raises(RegistryError, match="There is no registry at"):
         hub.list_artefacts(registry=tmp_path)
+    with pytest.raises(RegistryError, match="check the path"):
+        hub.list_artefacts(registry=tmp_path / "nowhere")
     with pytest.raises(RegistryError, match="There is no registry"):
         hub.revoke("toy/small:1", "It never existed anyway.", registry=tmp_path)
 

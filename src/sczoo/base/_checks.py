@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -70,7 +70,7 @@ def _first(block: Any, bad: np.ndarray, start: int) -> tuple[int, int, float]:
 def scan_block(scan: MatrixScan, block: Any, start: int) -> None:
     """Add one block of rows (CSR or dense) that begins at global row `start` to `scan`."""
     values = block.data if sparse.issparse(block) else np.asarray(block).ravel()
-    if values.size and not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
+    if values.size and values.dtype.kind not in "biuf":
         raise InputError(f"The matrix holds values of type {values.dtype}; expression is numeric.")
     if scan.first_not_finite is None:
         bad = ~np.isfinite(values)
@@ -143,6 +143,8 @@ def counts_elsewhere(adata: AnnData, layer: str | None) -> str:
 
 def raise_for_scan(adata: AnnData, scan: MatrixScan, layer: str | None, scale: InputScale) -> None:
     """Raise the typed error for the first problem of a scanned matrix."""
+    if scale not in get_args(InputScale):
+        raise InputError(f"scale is {scale!r}; it is one of {', '.join(get_args(InputScale))}.")
     place = place_of(layer)
     if scan.first_not_finite is not None:
         raise NotFiniteError(

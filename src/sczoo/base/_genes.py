@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
 
-from sczoo.errors import DuplicateGenesError, GeneOverlapError, SpeciesMismatchError
+from sczoo.errors import DuplicateGenesError, GeneOverlapError, InputError, SpeciesMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,16 +67,17 @@ class GeneAlignment:
         The same, each gene weighted by its importance to the model.
     """
 
-    positions: np.ndarray
+    # the long ones stay out of the repr, which notebooks show by themselves
+    positions: np.ndarray = field(repr=False)
     n_exact: int
-    renamed: tuple[tuple[str, str], ...]
-    missing: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...] = field(repr=False)
+    missing: tuple[str, ...] = field(repr=False)
     n_extra: int
     coverage: float
     weighted_coverage: float
     namespace: Namespace = "symbol"
     source: str = "var_names"
-    present: np.ndarray = field(init=False)
+    present: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "present", self.positions >= 0)
@@ -225,7 +227,13 @@ def align_genes(
         The names look like those of another species.
     GeneOverlapError
         Fewer than `min_coverage` of the genes were found.
+    InputError
+        `min_coverage` is not between 0 and 1.
     """
+    if not isinstance(min_coverage, Real) or not 0 <= min_coverage <= 1:
+        raise InputError(
+            f"min_coverage is {min_coverage!r}; it is a share of the genes, between 0 and 1."
+        )
     reference = [str(name) for name in reference]
     candidates: list[tuple[str, list[str]]] = []
     if hasattr(query, "columns"):

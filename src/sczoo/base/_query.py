@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +71,9 @@ class QueryMixin:
         self._check_query_structure(source, layer)
         alignment = self._query_alignment(source)
         rows = resolve_indices(indices, source.n_obs)
-        batch_size = batch_size or settings.batch_size
+        batch_size = settings.batch_size if batch_size is None else batch_size
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
         device = model.module.device
         mask = torch.as_tensor(alignment.present, device=device)
         codes = {key: self._category_codes(data, key) for key in registry_keys}
@@ -164,6 +167,7 @@ class QueryMixin:
         model: Any = self
         model._require_trained()
         key = key_added or model._method
+        record = earlier_record(adata)
         alignment = self._query_alignment(model._expression(adata))
         latent = model.get_latent_representation(adata)
         obs: dict[str, Any] = {}
@@ -179,7 +183,6 @@ class QueryMixin:
         adata.obsm[f"X_{key}"] = latent
         for name, values in obs.items():
             adata.obs[name] = values
-        record = dict(adata.uns.get("sczoo", {}))
         record[key] = {
             "method": model._method,
             "genes": alignment.as_dict(),
@@ -188,6 +191,17 @@ class QueryMixin:
         }
         adata.uns["sczoo"] = record
         return written
+
+
+def earlier_record(adata: AnnData | MuData) -> dict[str, Any]:
+    """Copy what earlier calls wrote into ``uns["sczoo"]``; call before anything is written."""
+    record = adata.uns.get("sczoo", {})
+    if not isinstance(record, Mapping):
+        raise InputError(
+            f"adata.uns['sczoo'] holds a {type(record).__name__}, where sczoo keeps its records. "
+            "Move it to another key."
+        )
+    return dict(record)
 
 
 class _Names:

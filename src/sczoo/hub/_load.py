@@ -101,13 +101,15 @@ def is_path(name_or_dir: str | os.PathLike[str]) -> bool:
     """Whether an argument means a folder rather than a name.
 
     Paths are :class:`~pathlib.Path` objects, texts that begin with ``.``, ``/`` or ``~`` or end
-    with ``/``, and texts that name an existing artefact folder.
+    with ``/``, and texts that name an existing artefact folder, or a folder where the text has
+    no ``/`` and so cannot be a name.
     """
     if not isinstance(name_or_dir, str):
         return True
     if name_or_dir.startswith((".", "/", "~")) or name_or_dir.endswith("/"):
         return True
-    return (Path(name_or_dir) / "manifest.json").is_file()
+    folder = Path(name_or_dir)
+    return (folder / "manifest.json").is_file() or ("/" not in name_or_dir and folder.is_dir())
 
 
 def open_model(artefact: Artefact) -> Any:

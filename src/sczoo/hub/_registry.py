@@ -137,12 +137,15 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=16)
 def _read_local(path: str, _stamp_: tuple[int, int, int]) -> Registry:
+    if not os.path.lexists(path):
+        raise RegistryError(
+            f"There is no registry at {path}. A registry is a folder with a {INDEX_NAME}: check "
+            "the path and SCZOO_REGISTRY; sczoo publish begins a new one."
+        )
     try:
         data = read_regular_file(path, max_bytes=MAX_INDEX_BYTES)
     except ArtefactError as error:
-        raise RegistryError(
-            f"There is no registry at {path}: {error} A registry is a folder with a {INDEX_NAME}."
-        ) from error
+        raise RegistryError(f"The registry {path} cannot be read: {error}") from error
     return parse_registry(data, where=path)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sczoo.base._genes import DEFAULT_MIN_COVERAGE, GeneAlignment
+from sczoo.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,10 @@ def transfer(
     Raises
     ------
     GeneOverlapError
-        If too few genes match; `adata` is as it was.
+        If too few genes match.
+    InputError
+        If the values are not what the model reads, or an argument makes no sense. After any error
+        `adata` is as it was.
 
     Examples
     --------
@@ -83,6 +87,16 @@ def transfer(
         from sczoo.hub._load import load
 
         model = load(model_or_name, registry=registry)
+    if not hasattr(model, "align_genes"):
+        raise InputError(
+            f"Expected a model, its name or its folder, got {type(model).__name__}. The order is "
+            "sczoo.transfer(model, adata)."
+        )
+    from sczoo.base._query import earlier_record
+
+    earlier_record(adata)
+    if layer is not None:
+        model._check_query_structure(model._expression(adata), layer)
     alignment = model.align_genes(adata, min_coverage=min_coverage)
     warnings = tuple(_reasons_for_care(model, adata, alignment, layer))
     keys = _annotate(model, adata, alignment, layer, min_coverage)
@@ -112,7 +126,9 @@ def _annotate(
     for key in prepared.obs:
         if f"obs['{key}']" in keys:
             adata.obs[key] = prepared.obs[key]
-    record = dict(adata.uns.get("sczoo", {}))
+    from sczoo.base._query import earlier_record
+
+    record = earlier_record(adata)
     record[model._method] = {
         **prepared.uns["sczoo"][model._method],
         "genes": alignment.as_dict(),

@@ -77,8 +77,12 @@ def verify(
         raise
     except SczooError as error:
         return VerifyReport(target, None, (Check("files", "failed", str(error)),))
-    n_files = len(artefact.manifest.files)
-    checks = [Check("files", "passed", f"{n_files} files have the size and hash stated")]
+    files = set(artefact.manifest.files)
+    checks = [Check("files", "passed", f"{len(files)} files have the size and hash stated")]
+    foreign = sorted({item.name for item in artefact.path.iterdir()} - files - {"manifest.json"})
+    if foreign:
+        message = f"not part of the artefact, never read: {', '.join(foreign)}"
+        checks.append(Check("other files", "skipped", message))
     checks.append(_check_card(artefact, entry))
     checks.append(_check_content(artefact))
     return VerifyReport(target, artefact.path, tuple(checks))
