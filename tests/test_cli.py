@@ -191,3 +191,66 @@ def test_publish_list_show_pull_verify_apply(model, cohort, folder):
     )
     assert result.exit_code == 0
     assert out.exists()
+
+
+def test_train_names_a_wrong_argument(cohort, folder):
+    arguments = ["train", "sce2tm", str(cohort), "-o", str(folder / "y"), "--set", "n_topic=5"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "n_topics" in result.output
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(model, cohort, folder):
+    inside = str(cohort / "x")
+    for arguments in (
+        ["train", "sce2tm", str(cohort), "-o", inside],
+        ["apply", str(model), str(cohort), "-o", inside],
+        ["apply", str(model), str(cohort), "-o", str(folder / "z.h5ad"), "--report", inside],
+    ):
+        result = runner.invoke(app, arguments)
+        assert isinstance(result.exception, InputError)
+        assert "cannot be written" in str(result.exception)
+    assert not (folder / "z.h5ad").exists()
+
+
+def test_output_and_report_must_differ(model, cohort, folder):
+    same = str(folder / "same")
+    result = runner.invoke(app, ["apply", str(model), str(cohort), "-o", same, "--report", same])
+    assert isinstance(result.exception, InputError)
+
+
+def test_an_interrupted_training_is_saved_but_replaces_nothing(cohort, folder, monkeypatch):
+    import sczoo
+
+    train = sczoo.model.SCE2TM.train
+
+    def interrupted(self, *args, **kwargs):
+        train(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sczoo.model.SCE2TM, "train", interrupted)
+    out = folder / "interrupted"
+    arguments = ["train", "sce2tm", str(cohort), "-o", str(out), "--max-epochs", "1"]
+    arguments += ["--set", "n_topics=5"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 130
+    assert sczoo.load(out).is_trained_
+    before = (out / "manifest.json").read_bytes()
+    result = runner.invoke(app, [*arguments, "--overwrite", "--seed", "1"])
+    assert result.exit_code == 130
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def test_a_patients_file_keeps_the_users_umask(tmp_path):
+    import os
+
+    import sczoo
+    from sczoo.report.patient import write_h5ad
+
+    before = os.umask(0o077)
+    try:
+        write_h5ad(sczoo.datasets.simulated_cohort(n_cells=20, n_genes=10), tmp_path / "a.h5ad")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.h5ad").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5ad"]

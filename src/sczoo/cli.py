@@ -174,6 +174,7 @@ def train(
 
     if output.exists() and not overwrite:
         raise ArtefactError(f"{output} exists already; choose another folder or add --overwrite.")
+    _require_writable(output)
     adata = _read(data)
     _quiet_libraries()
     import inspect
@@ -190,9 +191,26 @@ def train(
     unknown = sorted(set(given) - set(accepted))
     if unknown:
         raise typer.BadParameter(f"{method} does not take --{unknown[0].replace('_', '-')}")
+    options = _options(option or [])
+    arguments = sorted(set(inspect.signature(model_class).parameters) - {"adata", "registry"})
+    for name in options:
+        if name not in arguments:
+            raise typer.BadParameter(
+                f"{method} has no argument {name!r}; it has {', '.join(arguments)}",
+                param_hint="--set",
+            )
     model_class.setup_anndata(adata, **given)
-    model = model_class(adata, **_options(option or []))
-    model.train(**({} if max_epochs is None else {"max_epochs": max_epochs}))
+    model = model_class(adata, **options)
+    try:
+        model.train(**({} if max_epochs is None else {"max_epochs": max_epochs}))
+    except KeyboardInterrupt:
+        # hours of training are worth keeping, but not at the price of an older, finished model
+        if model.is_trained_ and not output.exists():
+            model.save(output)
+            typer.echo(f"Stopped before the end: the weights of the last step are in {output}.")
+        else:
+            typer.echo(f"Stopped: nothing was written to {output}.")
+        raise typer.Exit(130) from None
     model.save(output, overwrite=overwrite)
     typer.echo(
         f"Saved in {output}. Publish it with: sczoo publish {output} NAME --registry FOLDER"
@@ -218,6 +236,10 @@ def apply(
     for path in (output, report):
         if path is not None and path.exists() and not overwrite:
             raise InputError(f"{path} exists already; choose another name or add --overwrite.")
+        if path is not None:
+            _require_writable(path)
+    if report is not None and report.absolute() == output.absolute():
+        raise InputError(f"--output and --report both name {output}; give the report its own.")
     adata = _read(query)
     _quiet_libraries()
     import sczoo
@@ -315,6 +337,18 @@ def _print_doctor(report: Any) -> None:
             text += f"\n[dim]{escape(finding.remedy)}[/]"
         table.add_row(marks[finding.level], escape(finding.where), text)
     _console().print(table)
+
+
+def _require_writable(path: Path) -> None:
+    """Refuse a place that cannot be written, before hours of work are lost on it."""
+    from sczoo.errors import InputError
+
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"{path} cannot be written: {folder} is not a folder that you may write to. Choose "
+            "another path."
+        )
 
 
 def _read(path: Path) -> AnnData:

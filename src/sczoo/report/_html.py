@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sczoo.base._files import write_file_atomically
+from sczoo.errors import InputError
 
 if TYPE_CHECKING:
     import os
@@ -110,5 +111,13 @@ def render_report(report: Report) -> str:
 def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     """Write a report as one HTML file; an existing file is replaced in one step."""
     target = Path(path).absolute()
-    write_file_atomically(target, render_report(report).encode("utf-8"))
+    document = render_report(report).encode("utf-8")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_file_atomically(target, document)
+    except OSError as error:
+        raise InputError(
+            f"The report {target} could not be written ({error}). Check free space and "
+            "permissions, or choose another path."
+        ) from error
     return target

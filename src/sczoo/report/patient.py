@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sczoo.errors import InputError
 from sczoo.report._html import Figure, Report, Table
 
 if TYPE_CHECKING:
@@ -23,18 +25,20 @@ _MAX_POINTS = 20_000
 def write_h5ad(adata: AnnData, path: str | os.PathLike[str]) -> Path:
     """Write `adata` so that a crash leaves the old file or the new one."""
     target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem}.", suffix=".h5ad"
-    )
-    os.close(handle)
+    temporary = target.parent / f".{target.stem}.{secrets.token_hex(8)}.h5ad"
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # created with the user's own umask: these are a patient's data
         adata.write_h5ad(temporary, compression="gzip")
-        os.chmod(temporary, 0o644)
         os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise InputError(
+            f"{target} could not be written ({error}); nothing was changed. Check free space and "
+            "permissions, or choose another path."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
     return target
 
 
