@@ -101,7 +101,8 @@ def training_constants(
             "Every cell has a total of zero: there is nothing to learn from. Check the layer."
         )
     empty = np.zeros(adata.n_vars)
-    depth = min(float(np.median(totals[totals > 0])), target_total)
+    # half-way, on a logarithmic scale, between the typical depth and the encoder's total
+    depth = min(float(np.sqrt(np.median(totals[totals > 0]) * target_total)), target_total)
     constants = TrainingConstants(kind, target_total, depth, empty, empty)
     mean, fraction = empty.copy(), empty.copy()
     for _, block in iter_row_blocks(adata, layer):

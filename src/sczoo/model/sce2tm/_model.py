@@ -46,6 +46,7 @@ _TARGET_TOTAL = 1e4
 _N_NEIGHBORS = 15
 # Enough steps for the topics to settle, whatever the number of cells.
 _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 1500, 20, 400
+_BATCHES, _SMALLEST_BATCH = 8, 32
 
 
 class SCE2TM(
@@ -71,7 +72,7 @@ class SCE2TM(
     registry
         Registry of a saved model, to build the model without data.
     n_topics
-        Number of topics. By default 50; 100 with the published preset.
+        Number of topics. By default 30; 100 with the published preset.
     preset
         ``"default"``, or ``"paper"`` for the published configuration.
     knowledge
@@ -271,7 +272,8 @@ class SCE2TM(
             Passes over the cells. By default as many as make about 1,500 steps, between 20 and
             400; 500 with the published preset.
         batch_size
-            Cells in a minibatch: 256 by default, 512 with the published preset.
+            Cells in a minibatch. By default 256, fewer with less than 2,048 cells; 512 with the
+            published preset.
         accelerator, devices
             Where to train.
         train_size, validation_size
@@ -288,7 +290,7 @@ class SCE2TM(
         **trainer_kwargs
             For :class:`scvi.train.Trainer`.
         """
-        batch_size = batch_size or self._preset.batch_size
+        batch_size = batch_size or self._default_batch_size()
         if max_epochs is None:
             max_epochs = self._default_epochs(batch_size)
         plan = {
@@ -296,6 +298,7 @@ class SCE2TM(
             "lr": self._preset.learning_rate,
             "schedule": self._preset.schedule,
             "embedding_rate": self._preset.embedding_rate,
+            "decoder_rate": self._preset.decoder_rate,
             "ecr_warmup": self._preset.ecr_warmup,
             **dict(plan_kwargs or {}),
         }
@@ -315,6 +318,13 @@ class SCE2TM(
             plan_kwargs=plan,
             **trainer_kwargs,
         )
+
+    def _default_batch_size(self) -> int:
+        """Small data get smaller minibatches, or an epoch would be one or two steps."""
+        largest = self._preset.batch_size
+        if self._preset.published or self.adata is None:
+            return largest
+        return int(np.clip(self.adata.n_obs // _BATCHES, _SMALLEST_BATCH, largest))
 
     def _default_epochs(self, batch_size: int) -> int:
         if self._preset.max_epochs is not None:

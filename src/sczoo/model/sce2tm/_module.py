@@ -341,8 +341,8 @@ class SCE2TMModule(BaseModuleClass):
     def _target(self, x: torch.Tensor, log_normalised: torch.Tensor) -> torch.Tensor:
         """Weights of the genes in the reconstruction.
 
-        At the usual library size of ten thousand a single count weighs nearly as much as ten; at
-        the typical depth of the data it weighs as much as the evidence that it is.
+        At the encoder's library size a single count weighs nearly as much as ten. A smaller one
+        gives strong genes their share of the topics.
         """
         if self.published or not bool(self.normalises):
             return log_normalised

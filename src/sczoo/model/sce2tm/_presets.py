@@ -34,7 +34,9 @@ class Preset:
     optimizer: Literal["Adam", "RMSprop"]
     learning_rate: float
     embedding_rate: float
-    """Learning rate of the embeddings, relative to the others."""
+    """Learning rate of the embeddings, relative to the encoder's."""
+    decoder_rate: float
+    """Learning rate of the decoder, relative to the encoder's."""
     schedule: Literal["cosine", "step", "constant"]
     max_epochs: int | None
     """Epochs; ``None`` depends on the number of cells."""
@@ -43,11 +45,11 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "default": Preset(
-        n_topics=50,
+        n_topics=30,
         n_hidden=64,
         n_embedding=64,
         prior_weight=0.3,
-        ecr_weight=100.0,
+        ecr_weight=30.0,
         ecr_warmup=0.5,
         guidance="geometry",
         guidance_weight=0.3,
@@ -55,7 +57,8 @@ PRESETS: dict[str, Preset] = {
         published=False,
         optimizer="Adam",
         learning_rate=1e-3,
-        embedding_rate=3.0,
+        embedding_rate=10.0,
+        decoder_rate=30.0,
         schedule="cosine",
         max_epochs=None,
         batch_size=256,
@@ -74,6 +77,7 @@ PRESETS: dict[str, Preset] = {
         optimizer="RMSprop",
         learning_rate=1e-3,
         embedding_rate=1.0,
+        decoder_rate=1.0,
         schedule="step",
         max_epochs=500,
         batch_size=512,

@@ -27,13 +27,16 @@ Normalisation = Literal["topic", "gene", "logit", "effect"]
 
 @torch.inference_mode()
 def topic_gene_effects(module: SCE2TMModule) -> np.ndarray:
-    """How much a cell of one topic alone exceeds an even cell, in log-frequency per gene."""
+    """How far a cell of one topic alone is from an even cell, in log-frequency per gene.
+
+    Before the frequencies are made to sum to one: a topic of strong genes would otherwise push
+    down all others, and topics could not be compared.
+    """
     device = module.topic_embedding.device
     pure = torch.eye(module.n_topics, device=device)
     even = torch.full((1, module.n_topics), 1.0 / module.n_topics, device=device)
     logits = module.generative(torch.cat([pure, even]))["logits"]
-    log_frequency = F.log_softmax(logits, dim=1)
-    return (log_frequency[:-1] - log_frequency[-1:]).cpu().numpy()
+    return (logits[:-1] - logits[-1:]).cpu().numpy()
 
 
 class TopicResultsMixin:
@@ -203,7 +206,7 @@ class TopicResultsMixin:
         return self._topic_table(values, model.var_names, "gene")
 
     def get_top_genes(
-        self, n: int = 10, *, score: Literal["lift", "beta", "effect"] = "lift"
+        self, n: int = 10, *, score: Literal["specific", "beta", "effect"] = "specific"
     ) -> pd.DataFrame:
         """Return the genes that stand for each topic.
 
@@ -212,9 +215,9 @@ class TopicResultsMixin:
         n
             Genes per topic.
         score
-            ``"lift"``: the effect of the topic on the gene beyond that of the next topic, so that
-            genes which several topics share come last. ``"beta"``: the published score.
-            ``"effect"``: the effect alone.
+            ``"effect"``: by how much a cell of that topic alone exceeds an even cell, in
+            log-frequency. ``"specific"``: the same, with genes that belong more to another topic
+            after all others. ``"beta"``: the published score.
 
         Returns
         -------
@@ -244,11 +247,13 @@ class TopicResultsMixin:
         effect = topic_gene_effects(model.module)
         if score == "effect":
             return effect
-        if score != "lift":
-            raise InputError(f"score={score!r} is not known: use 'lift', 'beta' or 'effect'.")
-        best_two = np.sort(effect, axis=0)[-2:]
-        rival = np.where(effect == best_two[1], best_two[0], best_two[1])
-        return effect - rival
+        if score != "specific":
+            raise InputError(f"score={score!r} is not known: use 'specific', 'effect' or 'beta'.")
+        beta = self._gene_scores("beta")
+        behind = beta - beta.max(axis=0)
+        # Genes of other topics follow by how far the topic is behind; below zero, so that they
+        # stay behind the topic's own.
+        return np.where(behind == 0, np.maximum(effect, 0.0), np.minimum(behind, -1e-6))
 
     def get_topic_embeddings(self) -> pd.DataFrame:
         """Return the embeddings of the topics, topics x dimensions."""

@@ -16,7 +16,6 @@ ScheduleName = Literal["cosine", "step", "constant"]
 # Published schedule: halve the learning rate every 125 epochs.
 _STEP_EPOCHS, _STEP_FACTOR = 125, 0.5
 _RISE_SHARE = 0.1
-_EMBEDDINGS = ("topic_embedding", "gene_embedding")
 
 
 class SCE2TMTrainingPlan(TrainingPlan):
@@ -30,8 +29,8 @@ class SCE2TMTrainingPlan(TrainingPlan):
         ``"Adam"`` or ``"RMSprop"`` (published).
     lr
         Largest learning rate.
-    embedding_rate
-        Learning rate of the topic and gene embeddings, relative to ``lr``.
+    embedding_rate, decoder_rate
+        Learning rates of the topic and gene embeddings and of the decoder, relative to ``lr``.
     schedule
         ``"cosine"``: a linear rise over the first tenth of the steps, then a half cosine to zero.
         ``"step"``: half the rate every 125 epochs (published). ``"constant"``: neither.
@@ -53,6 +52,7 @@ class SCE2TMTrainingPlan(TrainingPlan):
         optimizer: OptimizerName = "Adam",
         lr: float = 1e-3,
         embedding_rate: float = 1.0,
+        decoder_rate: float = 1.0,
         schedule: ScheduleName = "cosine",
         ecr_warmup: float = 0.0,
         weight_decay: float = 0.0,
@@ -75,6 +75,7 @@ class SCE2TMTrainingPlan(TrainingPlan):
         self.algorithm = optimizer
         self.schedule = schedule
         self.embedding_rate = embedding_rate
+        self.decoder_rate = decoder_rate
         self.ecr_warmup = ecr_warmup
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
@@ -89,16 +90,16 @@ class SCE2TMTrainingPlan(TrainingPlan):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimiser over the parameters that are free, and its schedule."""
-        embeddings: list[torch.nn.Parameter] = []
-        others: list[torch.nn.Parameter] = []
+        rates = {"encoder": 1.0, "embeddings": self.embedding_rate, "decoder": self.decoder_rate}
+        members: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
         for name, parameter in self.module.named_parameters():
             if parameter.requires_grad:
-                (embeddings if name.endswith(_EMBEDDINGS) else others).append(parameter)
-        groups: list[dict[str, Any]] = [
-            {"params": others, "lr": self.lr},
-            {"params": embeddings, "lr": self.lr * self.embedding_rate},
+                members[_group_of(name)].append(parameter)
+        groups = [
+            {"params": members[name], "lr": self.lr * rate}
+            for name, rate in rates.items()
+            if members[name]
         ]
-        groups = [group for group in groups if group["params"]]
         kind = torch.optim.RMSprop if self.algorithm == "RMSprop" else torch.optim.Adam
         optimizer = kind(groups, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
         config: dict[str, Any] = {"optimizer": optimizer}
@@ -122,3 +123,10 @@ class SCE2TMTrainingPlan(TrainingPlan):
         steps = self.trainer.estimated_stepping_batches
         # without an end there is nothing to warm up towards
         return max(int(steps), 1) if steps != float("inf") else 1
+
+
+def _group_of(name: str) -> str:
+    """Group of a parameter by its name; a compiled module puts a prefix before the name."""
+    if name.endswith("_embedding"):
+        return "embeddings"
+    return "decoder" if "decoder." in name or name.endswith("batch_offset") else "encoder"
