@@ -21,6 +21,7 @@ __all__ = [
     "NegativeValuesError",
     "NotCountsError",
     "NotFiniteError",
+    "NotLogNormalisedError",
     "NotTrainedError",
     "OptionalDependencyError",
     "RegistryError",
@@ -72,6 +73,10 @@ class NegativeValuesError(InputError):
 
 class NotCountsError(InputError):
     """Values are not whole numbers although the method needs raw counts."""
+
+
+class NotLogNormalisedError(InputError):
+    """Values look like raw counts although the model reads log-normalised ones."""
 
 
 class DuplicateGenesError(InputError):

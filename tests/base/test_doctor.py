@@ -80,3 +80,12 @@ def test_the_report_is_a_table_and_a_text(counts):
     frame = report.to_frame()
     assert list(frame.columns) == ["level", "where", "message", "remedy"]
     assert len(frame) == len(report.findings) == len(str(report).splitlines())
+
+
+def test_counts_where_log_values_are_meant():
+    import sczoo
+
+    adata = sczoo.datasets.simulated_cohort(n_cells=20, n_genes=10)
+    report = sczoo.doctor(adata, scale="log1p")
+    assert not report.ok
+    assert "look like counts" in str(report)

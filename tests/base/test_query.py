@@ -251,3 +251,20 @@ def test_annotate_does_not_write_over_foreign_records(model, data):
     with pytest.raises(errors.InputError, match="holds a str"):
         model.annotate(query)
     before.require_unchanged("annotate")
+
+
+def test_counts_are_refused_by_a_model_of_log_values(toy_class, data):
+    class LogToy(toy_class):
+        _input_scale = "log1p"
+
+    logged = data.copy()
+    logged.X = np.log1p(logged.X * 0.7)
+    LogToy.setup_anndata(logged)
+    model = LogToy(logged)
+    model.train(max_epochs=1)
+    assert model.get_latent_representation(logged).shape == (90, 4)
+    for bad in (data.X, data.X * 10.5):  # counts, and counts that were scaled but not logged
+        query = data.copy()
+        query.X = bad
+        with pytest.raises(errors.NotLogNormalisedError, match=r"adata\.X must hold log"):
+            model.get_latent_representation(query)

@@ -265,3 +265,8 @@ def test_verify_names_foreign_files_and_broken_folders(model, tmp_path, monkeypa
     report = hub.verify("saved")
     assert not report.ok
     assert "manifest.json" in str(report)
+
+
+def test_transfer_needs_an_anndata(model, counts):
+    with pytest.raises(InputError, match="Expected an AnnData"):
+        sczoo.transfer(model, counts.X)

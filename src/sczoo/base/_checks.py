@@ -20,6 +20,7 @@ from sczoo.errors import (
     NegativeValuesError,
     NotCountsError,
     NotFiniteError,
+    NotLogNormalisedError,
     TooFewCellsError,
     TooFewGenesError,
     ViewError,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+# log1p of a thousand million: no cell is sequenced that deeply
+_LARGEST_LOG = 20.7
 InputScale = Literal["counts", "log1p", "nonnegative", "any"]
 
 
@@ -163,6 +166,17 @@ def raise_for_scan(adata: AnnData, scan: MatrixScan, layer: str | None, scale: I
             f"{place} must hold raw counts, but is not a whole number at "
             f"{_at(adata, scan.first_fraction)}. Pass the layer with raw counts."
             + counts_elsewhere(adata, layer)
+        )
+
+
+def raise_for_counts(scan: MatrixScan, layer: str | None) -> None:
+    """Refuse raw counts where log-normalised values are read: nothing else would notice them."""
+    if scan.maximum > _LARGEST_LOG or (scan.whole_numbers and scan.maximum >= 2):
+        raise NotLogNormalisedError(
+            f"{place_of(layer)} must hold log-normalised values, but with values up to "
+            f"{scan.maximum:g} these look like counts. Pass the layer with log-normalised values, "
+            "or normalise as the training data were, for example with scanpy.pp.normalize_total "
+            "and scanpy.pp.log1p."
         )
 
 

@@ -100,6 +100,7 @@ def doctor(
         check_gene_names,
         check_structure,
         place_of,
+        raise_for_counts,
         raise_for_scan,
         scan_matrix,
     )
@@ -122,6 +123,8 @@ def doctor(
         return report
     try:
         raise_for_scan(adata, scan, layer, scale)
+        if scale == "log1p":
+            raise_for_counts(scan, layer)
         kind = "whole numbers" if scan.whole_numbers else "real numbers"
         report.add("ok", place_of(layer), f"{kind} up to {scan.maximum:g}")
     except InputError as error:

@@ -12,7 +12,13 @@ from scipy import sparse
 from scvi import settings
 
 from sczoo import _compat
-from sczoo.base._checks import MatrixScan, check_structure, raise_for_scan, scan_block
+from sczoo.base._checks import (
+    MatrixScan,
+    check_structure,
+    raise_for_counts,
+    raise_for_scan,
+    scan_block,
+)
 from sczoo.base._reading import iter_row_blocks, resolve_indices
 from sczoo.errors import InputError, MissingKeyError
 
@@ -126,6 +132,8 @@ class QueryMixin:
         model: Any = self
         scan = MatrixScan(len(rows), aligned.shape[1])
         scan_block(scan, aligned, 0)
+        if model._scale == "log1p":
+            raise_for_counts(scan, model._layer)
         if scan.whole_numbers or not (
             scan.first_not_finite or scan.first_negative or scan.first_fraction
         ):

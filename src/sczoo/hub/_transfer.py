@@ -94,10 +94,10 @@ def transfer(
         )
     from sczoo.base._query import earlier_record
 
+    alignment = model.align_genes(adata, min_coverage=min_coverage)
     earlier_record(adata)
     if layer is not None:
         model._check_query_structure(model._expression(adata), layer)
-    alignment = model.align_genes(adata, min_coverage=min_coverage)
     warnings = tuple(_reasons_for_care(model, adata, alignment, layer))
     keys = _annotate(model, adata, alignment, layer, min_coverage)
     logger.info("%s", alignment.summary())

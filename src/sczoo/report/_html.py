@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    import pandas as pd
     from matplotlib.figure import Figure as MatplotlibFigure
 
 
@@ -46,11 +45,6 @@ class Table:
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
-
-    @classmethod
-    def from_frame(cls, frame: pd.DataFrame, caption: str) -> Table:
-        """Take columns and rows of a data frame."""
-        return cls(caption, [str(c) for c in frame.columns], frame.to_numpy().tolist())
 
 
 @dataclass
