@@ -74,6 +74,12 @@ class GuidedDataSplitter(ZooDataSplitter):
     def __init__(self, *args: Any, guidance: Guidance | None = None, **kwargs: Any) -> None:
         self._guidance = guidance
         super().__init__(*args, **kwargs)
+        # Knowledge comes with the guidance alone: a registered embedding must not guide a model
+        # that was asked to do without, nor the fine-tuning on cells whose neighbours are unknown.
+        self.data_loader_kwargs.setdefault(
+            "data_and_attributes",
+            [key for key in self.adata_manager.data_registry if key != KNOWLEDGE],
+        )
 
     def _loader(self, indices: np.ndarray, shuffle: bool) -> DataLoader:
         loader = super()._loader(indices, shuffle)
