@@ -69,8 +69,10 @@ def loop_geometry(mean, knowledge):
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
 
     def distances(rows):
-        found = [math.sqrt(sum((a - b) ** 2 for a, b in zip(rows[i], rows[j], strict=True)))
-                 for i, j in pairs]
+        found = [
+            math.sqrt(sum((a - b) ** 2 for a, b in zip(rows[i], rows[j], strict=True)))
+            for i, j in pairs
+        ]
         return [d / (sum(found) / len(found)) for d in found]
 
     own, other = distances(mean), distances(knowledge)

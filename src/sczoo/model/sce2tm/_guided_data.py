@@ -9,6 +9,7 @@ from scvi import REGISTRY_KEYS
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from sczoo.base import ZooDataSplitter
+from sczoo.model.sce2tm._knowledge import KNOWLEDGE_FIELD
 from sczoo.model.sce2tm._module import (
     KNOWLEDGE,
     NEIGHBOUR_KNOWLEDGE,
@@ -78,7 +79,7 @@ class GuidedDataSplitter(ZooDataSplitter):
         # that was asked to do without, nor the fine-tuning on cells whose neighbours are unknown.
         self.data_loader_kwargs.setdefault(
             "data_and_attributes",
-            [key for key in self.adata_manager.data_registry if key != KNOWLEDGE],
+            [key for key in self.adata_manager.data_registry if key != KNOWLEDGE_FIELD],
         )
 
     def _loader(self, indices: np.ndarray, shuffle: bool) -> DataLoader:

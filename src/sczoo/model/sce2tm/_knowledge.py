@@ -19,8 +19,18 @@ if TYPE_CHECKING:
 
     from sczoo.model.sce2tm._constants import TrainingConstants
 
-__all__ = ["PCA_WIDTH", "Guidance", "build_guidance", "check_knowledge", "expression_pca"]
+__all__ = [
+    "KNOWLEDGE_FIELD",
+    "PCA_WIDTH",
+    "Guidance",
+    "build_guidance",
+    "check_knowledge",
+    "expression_pca",
+]
 
+# Name under which scvi-tools registers outside knowledge. Not that of the minibatches' knowledge:
+# what is registered guides only where it was asked for.
+KNOWLEDGE_FIELD = "knowledge"
 PCA_WIDTH = 50
 _LARGEST_DENSE = 50_000_000
 """Entries above which PCA works on the sparse matrix instead of a dense float32 copy."""

@@ -14,8 +14,14 @@ from sczoo.errors import InputError, MissingKeyError, TooFewCellsError, TooFewGe
 from sczoo.model.sce2tm._constants import InputKind, training_constants
 from sczoo.model.sce2tm._differential import DifferentialTopicsMixin
 from sczoo.model.sce2tm._guided_data import GuidedDataSplitter
-from sczoo.model.sce2tm._knowledge import PCA_WIDTH, Guidance, build_guidance, check_knowledge
-from sczoo.model.sce2tm._module import KNOWLEDGE, SCE2TMModule
+from sczoo.model.sce2tm._knowledge import (
+    KNOWLEDGE_FIELD,
+    PCA_WIDTH,
+    Guidance,
+    build_guidance,
+    check_knowledge,
+)
+from sczoo.model.sce2tm._module import SCE2TMModule
 from sczoo.model.sce2tm._perturbation import PerturbationMixin
 from sczoo.model.sce2tm._presets import PRESETS, GuidanceName, PresetName
 from sczoo.model.sce2tm._results import TopicResultsMixin
@@ -224,11 +230,11 @@ class SCE2TM(
             return 0
         if self._knowledge == "pca":
             return PCA_WIDTH
-        stats = self._field(KNOWLEDGE).get(_compat.SUMMARY_STATS) or {}
-        return int(stats.get(f"n_{KNOWLEDGE}", 0))
+        stats = self._field(KNOWLEDGE_FIELD).get(_compat.SUMMARY_STATS) or {}
+        return int(stats.get(f"n_{KNOWLEDGE_FIELD}", 0))
 
     def _resolve_knowledge(self, knowledge: str | None) -> str | None:
-        registered = bool(self._field(KNOWLEDGE))
+        registered = bool(self._field(KNOWLEDGE_FIELD))
         if knowledge == "registered" and not registered:
             raise MissingKeyError(
                 "knowledge='registered' was asked for, but no knowledge_key was registered. Pass "
@@ -353,7 +359,7 @@ class SCE2TM(
         knowledge = None
         if self._knowledge == "registered":
             knowledge = check_knowledge(
-                self.adata_manager.get_from_registry(KNOWLEDGE), "the registered knowledge"
+                self.adata_manager.get_from_registry(KNOWLEDGE_FIELD), "the registered knowledge"
             )
         constants = self._constants or training_constants(
             source, self._layer, self.input_kind_, float(module.target_total)

@@ -35,8 +35,8 @@ __all__ = [
     "SCE2TMModule",
 ]
 
-# Keys of a minibatch besides scvi-tools' own. The neighbours are drawn by the data loader.
-KNOWLEDGE = "knowledge"
+# Keys of a minibatch besides scvi-tools' own, all put there by the guided data loader.
+KNOWLEDGE = "knowledge_of_cell"
 NEIGHBOUR_KNOWLEDGE = "knowledge_of_knowledge_neighbour"
 NEIGHBOUR_X_KNOWLEDGE = "knowledge_of_expression_neighbour"
 NEIGHBOUR_X = "expression_of_expression_neighbour"

@@ -16,8 +16,7 @@ from scvi.data.fields import (
 
 from sczoo.base._checks import check_categorical
 from sczoo.errors import MissingKeyError
-from sczoo.model.sce2tm._knowledge import check_knowledge
-from sczoo.model.sce2tm._module import KNOWLEDGE
+from sczoo.model.sce2tm._knowledge import KNOWLEDGE_FIELD, check_knowledge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +77,7 @@ class TopicSetupMixin:
             fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key))
         if knowledge_key is not None:
             check_knowledge(adata.obsm[knowledge_key], f"adata.obsm[{knowledge_key!r}]")
-            fields.append(ObsmField(KNOWLEDGE, knowledge_key))
+            fields.append(ObsmField(KNOWLEDGE_FIELD, knowledge_key))
         cls._register(adata, fields, setup_locals, **kwargs)
 
     @classmethod
@@ -161,5 +160,5 @@ def _mudata_knowledge(
         )
     check_knowledge(values, where)
     if key is None:
-        return [MuDataLayerField(KNOWLEDGE, None, mod_key=modality, is_count_data=False)]
-    return [MuDataObsmField(KNOWLEDGE, key, mod_key=modality)]
+        return [MuDataLayerField(KNOWLEDGE_FIELD, None, mod_key=modality, is_count_data=False)]
+    return [MuDataObsmField(KNOWLEDGE_FIELD, key, mod_key=modality)]
