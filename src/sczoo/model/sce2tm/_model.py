@@ -53,6 +53,25 @@ _N_NEIGHBORS = 15
 # Enough steps for the topics to settle, whatever the number of cells.
 _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 1500, 20, 400
 _BATCHES, _SMALLEST_BATCH = 8, 32
+_DECIDED_BY_PRESET = (
+    "n_topics",
+    "n_hidden",
+    "n_embedding",
+    "prior_weight",
+    "ecr_weight",
+    "guidance",
+    "guidance_weight",
+)
+_RANGES: dict[str, tuple[type, float, float]] = {
+    "n_topics": (int, 1, np.inf),
+    "n_hidden": (int, 1, np.inf),
+    "n_embedding": (int, 1, np.inf),
+    "temperature": (float, 0, np.inf),
+    "prior_weight": (float, 0, np.inf),
+    "ecr_weight": (float, 0, np.inf),
+    "guidance_weight": (float, 0, np.inf),
+    "dropout_rate": (float, 0, 1),
+}
 
 
 class SCE2TM(
@@ -174,7 +193,17 @@ class SCE2TM(
         _check_choice("knowledge", knowledge, (*get_args(KnowledgeName), None))
         _check_choice("input_kind", input_kind, (*get_args(InputKind), None))
         _check_choice("guidance", guidance, (*get_args(GuidanceName), None))
-        n_topics = n_topics or PRESETS[preset].n_topics
+        # What the preset decides is recorded with the arguments, so that a saved model stays what
+        # it is when a later version of sczoo changes its presets.
+        chosen = {
+            name: getattr(PRESETS[preset], name)
+            if init_locals[name] is None
+            else init_locals[name]
+            for name in _DECIDED_BY_PRESET
+        }
+        init_locals.update(chosen)
+        _check_numbers({**chosen, "temperature": temperature, "dropout_rate": dropout_rate})
+        n_topics = int(chosen["n_topics"])
         n_genes = len(self.var_names)
         if n_topics < 2:
             raise InputError(f"n_topics={n_topics}: a topic model needs at least two topics.")
@@ -189,18 +218,12 @@ class SCE2TM(
         self._fine_tuning = False
         self.module = self._build_module(
             n_genes=n_genes,
-            n_topics=n_topics,
             n_batch=self._n_batch(),
             n_knowledge=self._n_knowledge(),
             preset=preset,
-            n_hidden=n_hidden,
-            n_embedding=n_embedding,
             temperature=temperature,
-            prior_weight=prior_weight,
-            ecr_weight=ecr_weight,
-            guidance=guidance,
-            guidance_weight=guidance_weight,
             dropout_rate=dropout_rate,
+            **chosen,
         )
         self.input_kind_: InputKind = input_kind or "counts"
         self._constants = None
@@ -382,6 +405,20 @@ class SCE2TM(
         source = self._expression(self.adata)
         if "in_query" in source.var:
             self.module.set_present_genes(source.var["in_query"].to_numpy(dtype=bool))
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    """Require sizes and weights that make sense; the message names the argument."""
+    for name, (kind, low, below) in _RANGES.items():
+        value = values[name]
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        number = whole or (kind is float and isinstance(value, float | np.floating))
+        if not number or not low <= value < below or (name == "temperature" and value == 0):
+            what = "a whole number" if kind is int else "a number"
+            limits = f"at least {low}" if below == np.inf else f"from {low} to below {below}"
+            if name == "temperature":
+                limits = "above 0"
+            raise InputError(f"{name}={value!r}: it must be {what} {limits}.")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
