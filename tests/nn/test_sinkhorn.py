@@ -100,9 +100,7 @@ def test_underflow_falls_back_to_the_log_domain():
 def test_warm_start_needs_no_iteration():
     cost = random_cost(10, 80, seed=4)
     first = sinkhorn(cost, epsilon=0.05, tol=1e-6, max_iter=10_000)
-    again = sinkhorn(
-        cost, epsilon=0.05, tol=1e-6, max_iter=10_000, log_scaling=first.log_scaling
-    )
+    again = sinkhorn(cost, epsilon=0.05, tol=1e-6, max_iter=10_000, log_scaling=first.log_scaling)
     assert first.n_iterations > 0
     assert again.n_iterations == 0
     torch.testing.assert_close(first.plan, again.plan, rtol=1e-4, atol=1e-9)
