@@ -566,6 +566,7 @@ def test_same_seed_same_weights(preset):
         assert torch.equal(value, second.module.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_topic_stability(model):
     table = model.topic_stability(seeds=[0, 1], max_epochs=250, batch_size=32, **QUIET)
     assert table.shape == (8, 3)
