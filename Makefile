@@ -17,7 +17,7 @@ export MKL_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-slow test-newest lint types format wheel clean
+.PHONY: help demo test test-slow test-newest lint types tutorials format wheel clean
 
 help:
 	@echo "make demo   train, publish, reload and apply a model on real patients' cells (into demo/)"
@@ -70,6 +70,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(VENV)/bin/mypy
+
+# run the tutorials and keep their output
+tutorials: $(VENV)/.dev
+	$(VENV)/bin/jupyter execute --inplace docs/tutorials/*.ipynb
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .

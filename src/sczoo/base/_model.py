@@ -20,7 +20,7 @@ from sczoo.base._transfer import TransferMixin
 from sczoo.errors import InputError, MissingKeyError, NotTrainedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from os import PathLike
 
     from anndata import AnnData
@@ -149,6 +149,18 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
     def _gene_importance(self) -> np.ndarray | None:
         """Weight of each gene for the coverage of a query, shape ``(n_genes,)``."""
         return None
+
+    def _main_result(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Compute what self-test and battery compare; shape ``(n_cells, d)``.
+
+        The latent representation; a model without one returns its own per-cell result instead.
+        """
+        return self.get_latent_representation(adata, indices=indices, batch_size=batch_size)
 
     def _expression(self, data: AnnData | MuData) -> AnnData:
         """Return the AnnData with the expression: `data` itself, or its registered modality."""

@@ -213,7 +213,7 @@ def selftest_output(model: ZooModelClass, x: np.ndarray) -> np.ndarray:
     cells.var_names = model.var_names
     if model._layer is not None:
         cells.layers[model._layer] = cells.X
-    return np.asarray(model.get_latent_representation(cells), dtype=np.float32)
+    return np.asarray(model._main_result(cells), dtype=np.float32)
 
 
 def _selftest(model: ZooModelClass) -> tuple[np.ndarray, np.ndarray]:

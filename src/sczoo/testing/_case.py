@@ -262,7 +262,7 @@ class ModelCase:
 
     def embed(self, model: Any, adata: AnnData | None = None, **kwargs: Any) -> np.ndarray:
         """Return the representation of `adata`."""
-        return np.asarray(model.get_latent_representation(adata, **kwargs))
+        return np.asarray(model._main_result(adata, **kwargs))
 
 
 def weights_of(model: Any) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ def main(job_file: str) -> None:
     with quiet():
         disturb_random_states(31337)
         loaded = model_class.load(job["saved"], accelerator="cpu")
-        latent = loaded.get_latent_representation(anndata.read_h5ad(job["query"]))
+        latent = loaded._main_result(anndata.read_h5ad(job["query"]))
         with seeded(job["seed"]):
             cells = anndata.read_h5ad(job["cells"])
             model_class.setup_anndata(cells, **job["setup"])
