@@ -31,6 +31,7 @@ __all__ = [
     "SchemaVersionError",
     "SczooError",
     "SelfTestError",
+    "SignatureError",
     "SpeciesMismatchError",
     "TooFewCellsError",
     "TooFewGenesError",
@@ -169,3 +170,7 @@ class FetchError(RegistryError):
 
 class IntegrityError(RegistryError):
     """A fetched file has another size or hash than the registry says."""
+
+
+class SignatureError(RegistryError):
+    """A registry whose key is pinned has no valid signature of that key."""

@@ -23,7 +23,7 @@ def test_the_example_can_be_pasted(tmp_path):
         program.write_text(f"#!/bin/sh\nexec '{sys.executable}' {arguments} \"$@\"\n")
         program.chmod(0o755)
     blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     done = subprocess.run(
         ["bash", "-e", "-c", "\n".join(blocks)],
         cwd=tmp_path,
@@ -35,4 +35,5 @@ def test_the_example_can_be_pasted(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Published sce2tm/my-topics:1" in done.stdout
     assert "Eight gene programs" in done.stdout
+    assert "Signed my-registry with ed25519:" in done.stdout
     assert (tmp_path / "annotated.h5ad").is_file()

@@ -112,3 +112,29 @@ def publish(
         allow=tuple(allow or ()),
     )
     typer.echo(f"Published {entry.id}:{entry.version} in {registry}.")
+
+
+@app.command()
+def keygen(
+    key: Annotated[Path, typer.Argument(help="New file for the private key; keep it secret.")],
+) -> None:
+    """Create a key for signing registries and print its public half."""
+    from sczoo import hub
+
+    public = hub.create_signing_key(key)
+    typer.echo(public)
+    typer.echo(f"Readers pin it to the registry's address: ADDRESS#{public}", err=True)
+
+
+@app.command()
+def sign(
+    registry: Annotated[str, typer.Argument(help="Folder of the registry.")],
+    key: Annotated[
+        Path | None, typer.Option(help="File with the private key; SCZOO_SIGNING_KEY by default.")
+    ] = None,
+) -> None:
+    """Sign a registry, so that readers can tell that nobody else changed it."""
+    from sczoo import hub
+
+    public = hub.sign_registry(registry, key)
+    typer.echo(f"Signed {registry} with {public}.")

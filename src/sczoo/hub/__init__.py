@@ -19,6 +19,7 @@ _EXPORTS = {
     "add_source": "_store",
     "cache_dir": "_cache",
     "card_text": "_card",
+    "create_signing_key": "_signing",
     "deprecate": "_store",
     "inspect": "_gate",
     "list_artefacts": "_registry",
@@ -31,6 +32,7 @@ _EXPORTS = {
     "render_card": "_card",
     "revoke": "_store",
     "show": "_registry",
+    "sign_registry": "_signing",
     "to_scvi": "_scvi",
     "transfer": "_transfer",
     "verify": "_verify",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from sczoo.hub._registry import list_artefacts, read_registry, show
     from sczoo.hub._schema import CardFields, Registry, RegistryEntry
     from sczoo.hub._scvi import to_scvi
+    from sczoo.hub._signing import create_signing_key, sign_registry
     from sczoo.hub._store import add_source, deprecate, revoke
     from sczoo.hub._transfer import TransferResult, transfer
     from sczoo.hub._verify import VerifyReport, verify
@@ -63,6 +66,7 @@ __all__ = [
     "add_source",
     "cache_dir",
     "card_text",
+    "create_signing_key",
     "deprecate",
     "inspect",
     "list_artefacts",
@@ -75,6 +79,7 @@ __all__ = [
     "render_card",
     "revoke",
     "show",
+    "sign_registry",
     "to_scvi",
     "transfer",
     "verify",

@@ -28,6 +28,7 @@ from sczoo.errors import (
     UnknownArtefactError,
 )
 from sczoo.hub._schema import ID_PATTERN, REGISTRY_SCHEMA, Registry, RegistryEntry
+from sczoo.hub._signing import read_signed, signature_path, split_pin
 from sczoo.hub._sources import is_remote, join, local_path
 from sczoo.hub._yaml import parse_yaml
 
@@ -115,16 +116,20 @@ def locations(registry: Location | Sequence[Location] | None = None) -> list[str
 
 
 def read_registry(location: Location) -> tuple[Registry, str]:
-    """Read one registry; returns it with the folder (path or address) that it stands in."""
-    location = os.fspath(location)
+    """Read one registry; returns it with the folder (path or address) that it stands in.
+
+    A location that ends with ``#ed25519:<key>`` must be signed by that key.
+    """
+    location, pinned = split_pin(os.fspath(location))
     if is_remote(location):
         from sczoo.hub._indexes import read_remote_index
 
-        return read_remote_index(location)
+        return read_remote_index(location, pinned)
     path = local_path(location).expanduser()
     if path.is_dir():
         path = path / INDEX_NAME
-    return _read_local(str(path), _stamp(path)), str(path.resolve().parent)
+    stamps = (_stamp(path), _stamp(signature_path(path)))
+    return _read_local(str(path), stamps, pinned), str(path.resolve().parent)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -136,16 +141,22 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=16)
-def _read_local(path: str, _stamp_: tuple[int, int, int]) -> Registry:
+def _read_local(
+    path: str, _stamps: tuple[tuple[int, int, int], ...], pinned: str | None
+) -> Registry:
     if not os.path.lexists(path):
         raise RegistryError(
             f"There is no registry at {path}. A registry is a folder with a {INDEX_NAME}: check "
             "the path and SCZOO_REGISTRY; sczoo publish begins a new one."
         )
-    try:
-        data = read_regular_file(path, max_bytes=MAX_INDEX_BYTES)
-    except ArtefactError as error:
-        raise RegistryError(f"The registry {path} cannot be read: {error}") from error
+
+    def read() -> bytes:
+        try:
+            return read_regular_file(path, max_bytes=MAX_INDEX_BYTES)
+        except ArtefactError as error:
+            raise RegistryError(f"The registry {path} cannot be read: {error}") from error
+
+    data = read() if pinned is None else read_signed(Path(path), read, pinned)
     return parse_registry(data, where=path)
 
 

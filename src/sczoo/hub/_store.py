@@ -17,6 +17,7 @@ from sczoo.base._files import (
 from sczoo.errors import RegistryError, UnknownArtefactError
 from sczoo.hub._registry import INDEX_NAME, MAX_INDEX_BYTES, Location, parse_name, parse_registry
 from sczoo.hub._schema import Registry, RegistryEntry, to_document
+from sczoo.hub._signing import check_key_before_change, sign_after_change, split_pin
 from sczoo.hub._sources import check_source, is_remote, local_path
 from sczoo.hub._yaml import dump_yaml
 
@@ -30,7 +31,7 @@ __all__ = ["add_artefact", "add_source", "deprecate", "registry_folder", "revoke
 
 def registry_folder(registry: Location) -> Path:
     """Resolve the folder of a registry that is to be changed."""
-    location = os.fspath(registry)
+    location, _ = split_pin(os.fspath(registry))
     if is_remote(location):
         raise RegistryError(
             f"{location} is on the network; publish into a folder and upload that, or use "
@@ -224,6 +225,7 @@ class _changing:
             elif not self._path.is_file():
                 raise RegistryError(f"There is no registry in {folder}.")
             self._lock = lock_beside(self._path)
+            check_key_before_change()
             self._lock.acquire()
         except (OSError, TimeoutError) as error:
             raise RegistryError(f"The registry {folder} cannot be changed ({error}).") from error
@@ -261,5 +263,6 @@ class _changing:
         self.registry = parse_registry(data, where=str(self._path))
         try:
             write_file_atomically(self._path, data)
+            sign_after_change(self._path, data)
         except OSError as error:
             raise RegistryError(f"{self._path} cannot be written ({error}).") from error
