@@ -17,7 +17,7 @@ export MKL_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-slow test-newest lint types tutorials format wheel clean
+.PHONY: help demo test test-slow test-newest lint types tutorials docs format wheel clean
 
 help:
 	@echo "make demo   train, publish, reload and apply a model on real patients' cells (into demo/)"
@@ -75,6 +75,11 @@ types: $(VENV)/.dev
 tutorials: $(VENV)/.dev
 	$(VENV)/bin/jupyter execute --inplace docs/tutorials/*.ipynb
 
+# the documentation, into docs/_build/html; every warning is an error
+docs: $(VENV)/.dev
+	$(PIP) install --quiet --group docs
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
@@ -83,4 +88,4 @@ wheel: $(VENV)/.dev
 	$(VENV)/bin/python -m build --wheel
 
 clean:
-	rm -rf .venv .venv-newest demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-newest demo dist docs/_build docs/api/parts docs/api/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis
