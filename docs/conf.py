@@ -65,3 +65,15 @@ def _write_api_pages() -> None:
 
 
 _write_api_pages()
+
+
+def _skip_what_libraries_bring(app, what, name, member, skip, options):
+    """Leave out members inherited from other packages; their own pages document them."""
+    member = getattr(member, "fget", member)
+    module = getattr(member, "__module__", None)
+    return True if module and not module.startswith("sczoo") else None
+
+
+def setup(app):
+    """Register the hook with sphinx."""
+    app.connect("autodoc-skip-member", _skip_what_libraries_bring)
