@@ -276,3 +276,20 @@ def test_complex_numbers_are_refused():
     adata = AnnData(np.ones((3, 2), dtype=np.complex64))
     with pytest.raises(errors.InputError, match="complex64"):
         check_input(adata)
+
+
+@pytest.mark.parametrize("storage", ["dense", "csr"])
+def test_missing_values_are_accepted_only_where_they_have_a_meaning(counts, storage):
+    matrix = np.asarray(counts.X.toarray() if sparse.issparse(counts.X) else counts.X, float)
+    matrix[2, 3] = np.nan
+    counts.X = STORAGES[storage](matrix)
+    with pytest.raises(errors.NotFiniteError):
+        check_input(counts, scale="any")
+    scan = check_input(counts, scale="any", allow_missing=True)
+    np.testing.assert_allclose(scan.cell_totals, np.nansum(matrix, axis=1))
+    np.testing.assert_allclose(scan.gene_totals, np.nansum(matrix, axis=0))
+    found = counts.X.toarray() if sparse.issparse(counts.X) else counts.X
+    assert np.isnan(found).sum() == 1, "the data were changed"
+    counts.X = STORAGES[storage](np.where(np.isnan(matrix), np.inf, matrix))
+    with pytest.raises(errors.NotFiniteError):
+        check_input(counts, scale="any", allow_missing=True)

@@ -70,13 +70,16 @@ def _first(block: Any, bad: np.ndarray, start: int) -> tuple[int, int, float]:
     return start + row, column, float(block[row, column])
 
 
-def scan_block(scan: MatrixScan, block: Any, start: int) -> None:
-    """Add one block of rows (CSR or dense) that begins at global row `start` to `scan`."""
+def scan_block(scan: MatrixScan, block: Any, start: int, *, allow_missing: bool = False) -> None:
+    """Add one block of rows (CSR or dense) that begins at global row `start` to `scan`.
+
+    With `allow_missing` NaN stands for a value that was not observed and is no fault.
+    """
     values = block.data if sparse.issparse(block) else np.asarray(block).ravel()
     if values.size and values.dtype.kind not in "biuf":
         raise InputError(f"The matrix holds values of type {values.dtype}; expression is numeric.")
     if scan.first_not_finite is None:
-        bad = ~np.isfinite(values)
+        bad = np.isinf(values) if allow_missing else ~np.isfinite(values)
         if bad.any():
             scan.first_not_finite = _first(block, bad, start)
     if scan.first_negative is None:
@@ -94,13 +97,20 @@ def scan_block(scan: MatrixScan, block: Any, start: int) -> None:
             scan.maximum = max(scan.maximum, float(np.fmax.reduce(values)))
 
 
-def scan_matrix(adata: AnnData, layer: str | None = None) -> MatrixScan:
-    """Scan the matrix of `adata` once, in blocks of rows (backed data are streamed)."""
+def scan_matrix(
+    adata: AnnData, layer: str | None = None, *, allow_missing: bool = False
+) -> MatrixScan:
+    """Scan the matrix of `adata` once, in blocks of rows (backed data are streamed).
+
+    With `allow_missing` NaN is no fault, and totals and detected genes leave it out.
+    """
     scan = MatrixScan(adata.n_obs, adata.n_vars)
     totals, detected = np.zeros(adata.n_obs), np.zeros(adata.n_obs, dtype=np.int64)
     genes = np.zeros(adata.n_vars)
     for rows, block in iter_row_blocks(adata, layer):
-        scan_block(scan, block, int(rows[0]))
+        scan_block(scan, block, int(rows[0]), allow_missing=allow_missing)
+        if allow_missing:
+            block = without_missing(block)
         with np.errstate(invalid="ignore", over="ignore"):
             totals[rows] = np.asarray(block.sum(axis=1), dtype=np.float64).ravel()
             genes += np.asarray(block.sum(axis=0), dtype=np.float64).ravel()
@@ -110,6 +120,17 @@ def scan_matrix(adata: AnnData, layer: str | None = None) -> MatrixScan:
             detected[rows] = np.count_nonzero(block, axis=1)
     scan.cell_totals, scan.cell_detected, scan.gene_totals = totals, detected, genes
     return scan
+
+
+def without_missing(block: Any) -> Any:
+    """Replace NaN by zero in a copy of a block of rows (CSR or dense); others are returned."""
+    values = block.data if sparse.issparse(block) else block
+    if values.dtype.kind != "f" or not np.isnan(values).any():
+        return block
+    block = block.copy()
+    values = block.data if sparse.issparse(block) else block
+    values[np.isnan(values)] = 0
+    return block
 
 
 def place_of(layer: str | None) -> str:
@@ -307,6 +328,7 @@ def check_input(
     min_genes: int = 1,
     categorical_keys: Iterable[str] = (),
     obsm_keys: Iterable[str] = (),
+    allow_missing: bool = False,
 ) -> MatrixScan:
     """Check `adata` before anything is computed or written.
 
@@ -325,6 +347,8 @@ def check_input(
         Columns of ``adata.obs`` that must exist without missing values.
     obsm_keys
         Keys of ``adata.obsm`` that must exist and be finite.
+    allow_missing
+        Accept NaN in the matrix, for a method to which it means a value that was not observed.
 
     Returns
     -------
@@ -345,6 +369,6 @@ def check_input(
         obsm_keys=obsm_keys,
     )
     check_gene_names(adata)
-    scan = scan_matrix(adata, layer)
+    scan = scan_matrix(adata, layer, allow_missing=allow_missing)
     raise_for_scan(adata, scan, layer, scale)
     return scan

@@ -123,6 +123,16 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
         return self._input_scale
 
     @property
+    def _allow_missing(self) -> bool:
+        """Whether NaN in the matrix means a value that was not observed."""
+        return False
+
+    @property
+    def _companion_layers(self) -> tuple[str, ...]:
+        """Layers besides the main matrix that a query needs, such as a mask of what was seen."""
+        return ()
+
+    @property
     def var_names(self) -> np.ndarray:
         """Names of the model's genes, in its order; shape ``(n_genes,)``."""
         state = self.registry_[_compat.FIELD_REGISTRIES]["X"][_compat.STATE_REGISTRY]

@@ -117,6 +117,13 @@ class QueryMixin:
                 f"holds the same kind of values, set adata.layers[{layer!r}] = adata.X.copy() or "
                 "call prepare_query_anndata(adata, model, layer=...)."
             )
+        model: Any = self
+        for name in model._companion_layers:
+            if name not in source.layers:
+                raise MissingKeyError(
+                    f"The model also reads the layer {name!r}, which the query does not have; it "
+                    f"has {sorted(map(str, source.layers.keys()))}. Add it for these cells too."
+                )
         if source.is_view:  # reading a view is harmless
             if layer is None and source.X is None:
                 raise InputError("adata.X is None.")
@@ -131,7 +138,7 @@ class QueryMixin:
         """Check the values of one block; names in errors are the query's own cells."""
         model: Any = self
         scan = MatrixScan(len(rows), aligned.shape[1])
-        scan_block(scan, aligned, 0)
+        scan_block(scan, aligned, 0, allow_missing=model._allow_missing)
         if model._scale == "log1p":
             raise_for_counts(scan, model._layer)
         if scan.whole_numbers or not (

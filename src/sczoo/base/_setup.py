@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mudata import MuData
     from scvi.data.fields import BaseAnnDataField
 
+    from sczoo.base._checks import InputScale, MatrixScan
+
 
 class SetupMixin:
     """What ``setup_anndata`` and ``setup_mudata`` of every model share."""
@@ -30,16 +32,23 @@ class SetupMixin:
         layer: str | None = None,
         categorical_keys: Iterable[str | None] = (),
         obsm_keys: Iterable[str | None] = (),
-    ) -> None:
-        """Check the data of ``setup_anndata`` before anything is written into them."""
-        check_input(
+        scale: InputScale | None = None,
+        allow_missing: bool = False,
+    ) -> MatrixScan:
+        """Check the data of ``setup_anndata`` before anything is written into them.
+
+        `scale` is the class's ``_input_scale`` unless the arguments of the set-up decide it, and
+        `allow_missing` accepts NaN where it means a value that was not observed.
+        """
+        return check_input(
             adata,
             layer=layer,
-            scale=cls._input_scale,
+            scale=scale or cls._input_scale,
             min_cells=1,
             min_genes=cls._min_genes,
             categorical_keys=[key for key in categorical_keys if key is not None],
             obsm_keys=[key for key in obsm_keys if key is not None],
+            allow_missing=allow_missing,
         )
 
     @classmethod

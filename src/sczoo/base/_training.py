@@ -93,7 +93,8 @@ class TrainingMixin:
                 runner()
             except (KeyboardInterrupt, SystemExit) as stop:
                 # Lightning turns Ctrl-C into SystemExit; a session should survive it
-                if runner.trainer.global_step > 0:
+                # Lightning counts steps of optimisers; a method without one counts its own
+                if runner.trainer.global_step > 0 or getattr(plan, "n_passes", 0) > 0:
                     model.is_trained_ = True
                     self._record_run(seed, time.process_time() - cpu, runner.trainer, False)
                     logger.warning("Training was interrupted: the model keeps its last weights.")
@@ -142,7 +143,7 @@ class TrainingMixin:
         n_cells = source.n_obs if rows is None else len(rows)
         model.provenance_["n_cells"] = int(n_cells)
         model.provenance_["data_sha256"] = fingerprint(source, model._layer, rows)
-        scan = scan_matrix(source, model._layer)
+        scan = scan_matrix(source, model._layer, allow_missing=model._allow_missing)
         model.domain = {
             "quantiles": list(_QUANTILES),
             "total_per_cell": np.quantile(scan.cell_totals, _QUANTILES).round(3).tolist(),

@@ -110,6 +110,9 @@ class TransferMixin:
         if wanted is not None:
             # a copy: X is what people normalise in place
             prepared.layers[wanted] = matrix.copy()
+        for name in reference_model._companion_layers:
+            companion = read_rows(matrix_of(source, name), np.arange(source.n_obs))
+            prepared.layers[name] = alignment.apply(companion)
         prepared.uns["sczoo"] = {"alignment": alignment.as_dict()}
         return prepared
 
