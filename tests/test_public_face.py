@@ -24,7 +24,8 @@ ALLOWED = {
     "pl": {"base", "graph", "metrics"},
     "privacy": {"base", "nn", "graph", "metrics"},
     "model": {"base", "nn", "graph", "metrics", "privacy"},
-    "hub": {"base", "model"},
+    "recipes": {"base", "model", "metrics", "datasets", "privacy", "hub"},
+    "hub": {"base", "model", "recipes"},
     "report": {"base", "pl"},
     "testing": {"base", "model", "hub", "datasets"},
 }
@@ -60,7 +61,8 @@ def test_every_public_name_exists():
 
 
 @pytest.mark.parametrize(
-    "package", ["base", "datasets", "graph", "hub", "metrics", "model", "nn", "pl", "testing"]
+    "package",
+    ["base", "datasets", "graph", "hub", "metrics", "model", "nn", "pl", "privacy", "testing"],
 )
 def test_every_public_name_of_each_part_exists(package):
     module = getattr(sczoo, package)

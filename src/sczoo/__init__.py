@@ -25,6 +25,7 @@ _SUBMODULES = {
     "model",
     "nn",
     "pl",
+    "privacy",
     "report",
     "testing",
 }
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         model,
         nn,
         pl,
+        privacy,
         report,
         testing,
     )
@@ -60,6 +62,7 @@ __all__ = [
     "model",
     "nn",
     "pl",
+    "privacy",
     "report",
     "testing",
     "transfer",

@@ -24,6 +24,8 @@ __all__ = [
     "NotLogNormalisedError",
     "NotTrainedError",
     "OptionalDependencyError",
+    "PrivacyBudgetError",
+    "PrivacyError",
     "RegistryError",
     "ReleaseGateError",
     "RevokedError",
@@ -105,6 +107,17 @@ class GeneOverlapError(InputError):
 
 class SpeciesMismatchError(GeneOverlapError):
     """Gene names look like those of another species."""
+
+
+# --- privacy ----------------------------------------------------------------------------------
+
+
+class PrivacyError(InputError):
+    """What was asked for would break, or falsely claim, a privacy guarantee."""
+
+
+class PrivacyBudgetError(PrivacyError):
+    """The privacy budget is spent: more training needs a larger one, or a new model."""
 
 
 # --- models -----------------------------------------------------------------------------------
