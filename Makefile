@@ -17,7 +17,7 @@ export MKL_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-slow test-newest lint types tutorials docs format wheel clean
+.PHONY: help demo test test-slow test-newest lint types tutorials pretrained docs format wheel clean
 
 help:
 	@echo "make demo   train, publish, reload and apply a model on real patients' cells (into demo/)"
@@ -74,6 +74,10 @@ types: $(VENV)/.dev
 # run the tutorials and keep their output
 tutorials: $(VENV)/.dev
 	$(VENV)/bin/jupyter execute --inplace docs/tutorials/*.ipynb
+
+# the zoo's own artefacts, those that registry.yaml does not have yet
+pretrained: $(VENV)/.dev
+	$(VENV)/bin/python -m sczoo.recipes
 
 # the documentation, into docs/_build/html; every warning is an error
 docs: $(VENV)/.dev

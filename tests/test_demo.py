@@ -8,8 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from sczoo._demo import HELD_OUT, INTERFERON_GENES, pca_projection, run_demo
+from sczoo._demo import HELD_OUT, INTERFERON_GENES, run_demo
 from sczoo.errors import InputError
+from sczoo.recipes._figures import pca_projection
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import resource
 import shutil
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sczoo.errors import InputError, SelfTestError
+from sczoo.recipes.sce2tm_pbmc_interferon import HELD_OUT, card, metrics, score
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,24 +19,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from rich.console import Console
 
-HELD_OUT = "donor_107"
+    from sczoo.recipes._figures import Score
+
 INTERFERON_GENES = ("ISG15", "IFI6", "ISG20", "LY6E", "IFITM3")
 NAME = "sce2tm/kang-interferon"
 REGISTRY = "registry"
 _MARKER = ".sczoo-demo"
-_BOOTSTRAPS = 200
-
-
-@dataclass(frozen=True)
-class Score:
-    """Agreement of a label-free clustering with the known cell types, with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def run_demo(output: Path, *, seed: int, max_epochs: int | None, console: Console) -> None:
@@ -86,18 +74,18 @@ def run_demo(output: Path, *, seed: int, max_epochs: int | None, console: Consol
     model.train(max_epochs)
 
     console.rule("3. Publish it into a local registry, behind the release gate")
-    measured, baseline = score_held_out(model, reference, patient)
+    measured, baseline = score(model, reference, patient)
+    command = f"sczoo demo --seed {seed}"
+    stated = {**card(model, command), "metrics": metrics(measured, baseline, command)}
     registry = output / REGISTRY
-    entry = publish(
-        model, NAME, registry=registry, card=_card(model, reference, measured, baseline, seed)
-    )
+    entry = publish(model, NAME, registry=registry, card=stated)
     console.print(f"   Published {entry.name}: {entry.size / 1e6:.1f} MB, no pickle, no barcodes.")
 
     console.rule("4. Load it by name, as a stranger would, and apply it to the patient")
     stranger = load(f"{NAME}:{entry.version}", registry=registry)
     result = sczoo.transfer(stranger, patient)
     console.print(f"   {result.alignment.summary()}")
-    repeated, _ = score_held_out(stranger, reference, patient, baseline=False)
+    repeated, _ = score(stranger, reference, patient, baselines=False)
     if abs(repeated["ari"].value - measured["ari"].value) > 1e-6:
         raise SelfTestError("The reloaded model does not reproduce the figures on its card.")
     moved = moving_topics(stranger, patient)
@@ -122,64 +110,6 @@ def _fresh_folder(output: Path) -> Path:
 
 
 # --- figures ----------------------------------------------------------------------------------
-
-
-def log_normalise(adata: AnnData) -> Any:
-    r"""Return :math:`\log(1 + 10^4 x / \sum x)` of raw counts, sparse."""
-    from scipy import sparse
-
-    x = sparse.csr_matrix(adata.X, dtype=np.float32, copy=True)
-    total = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1)
-    x = sparse.diags(1e4 / total) @ x
-    return sparse.csr_matrix(x).log1p()
-
-
-def pca_projection(reference: AnnData, query: AnnData, n_comps: int = 50) -> np.ndarray:
-    """Project `query` onto the principal components of `reference` (log-normalised counts)."""
-    from sklearn.decomposition import PCA
-
-    pca = PCA(n_comps, random_state=0)
-    pca.fit(log_normalise(reference).toarray())
-    return pca.transform(log_normalise(query).toarray())
-
-
-def score_held_out(
-    model: Any, reference: AnnData, patient: AnnData, *, baseline: bool = True
-) -> tuple[dict[str, Score], dict[str, Score]]:
-    """Cluster the held-out patient's cells without labels and compare with the known types.
-
-    The same clustering (Leiden at resolution 1.0 on 15 nearest neighbours) is applied to the
-    model's representation and to the principal components of the training cells.
-
-    Returns
-    -------
-    Scores of the model and of the baseline: ``ari`` and ``nmi``.
-    """
-    from sczoo.metrics import cluster_leiden
-
-    truth = patient.obs["cell_type"].astype(str).to_numpy()
-    found = [_intervals(truth, cluster_leiden(model.get_latent_representation(patient)))]
-    if baseline:
-        found.append(_intervals(truth, cluster_leiden(pca_projection(reference, patient))))
-    return found[0], found[1] if baseline else {}
-
-
-def _intervals(truth: np.ndarray, clusters: np.ndarray) -> dict[str, Score]:
-    """Scores with percentile intervals over resampled cells."""
-    from sczoo.metrics import clustering_scores
-
-    rng = np.random.default_rng(0)
-    full = clustering_scores(truth, clusters)
-    resampled = []
-    for _ in range(_BOOTSTRAPS):
-        rows = rng.integers(len(truth), size=len(truth))
-        resampled.append(clustering_scores(truth[rows], clusters[rows]))
-    scores = {}
-    for name in ("ari", "nmi"):
-        low, high = np.quantile([s[name] for s in resampled], [0.025, 0.975])
-        # resampling repeats cells, which can push the percentiles past the figure itself
-        scores[name] = Score(full[name], min(low, full[name]), max(high, full[name]))
-    return scores
 
 
 def moving_topics(model: Any, patient: AnnData, n_topics: int = 3) -> list[dict[str, Any]]:
@@ -210,58 +140,6 @@ def moving_topics(model: Any, patient: AnnData, n_topics: int = 3) -> list[dict[
         }
         for k in order
     ]
-
-
-# --- card -------------------------------------------------------------------------------------
-
-
-def _card(
-    model: Any,
-    reference: AnnData,
-    measured: dict[str, Score],
-    baseline: dict[str, Score],
-    seed: int,
-) -> dict[str, Any]:
-    command = f"sczoo demo --seed {seed}"
-    return {
-        "summary": "Gene programs of interferon-stimulated blood cells",
-        "licence": {"weights": "CC-BY-4.0", "data": "public (GEO), no licence stated"},
-        "training": {
-            "data": [
-                {
-                    "name": "Kang et al. 2018, PBMC with and without interferon-beta",
-                    "accession": "GSE96583",
-                    "access": "open",
-                }
-            ],
-            "n_donors": int(reference.obs["patient"].nunique()),
-            "split": f"by donor: {HELD_OUT} held out, all others for training",
-            "command": command,
-        },
-        "metrics": [
-            {
-                "name": name,
-                "value": round(measured[name].value, 4),
-                "ci95": [round(measured[name].low, 4), round(measured[name].high, 4)],
-                "split": f"{HELD_OUT}, held out; Leiden at resolution 1.0, no labels used",
-                "baseline": {"pca_50": round(baseline[name].value, 4)},
-                "command": command,
-            }
-            for name in ("ari", "nmi")
-        ],
-        "input": {"species": "homo_sapiens"},
-        "limits": [
-            "One tissue (blood), one laboratory, one chemistry (10x 3' v1); nothing is known of "
-            "others.",
-            "1,016 genes only: most interferon-stimulated genes of the literature are not among "
-            "them.",
-            "Stimulated cells come from a single training donor and five cell types.",
-        ],
-        "out_of_scope": [
-            "Diagnosis, prognosis or any decision about a patient's treatment.",
-            "Tissues other than blood and species other than human.",
-        ],
-    }
 
 
 # --- output -----------------------------------------------------------------------------------

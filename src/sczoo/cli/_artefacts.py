@@ -74,12 +74,33 @@ def pull(
 def verify(
     name: Annotated[str, typer.Argument(help="Name of an artefact, or the folder of one.")],
     registry: Registry = None,
+    figures: Annotated[
+        bool, typer.Option(help="Measure the figures of the card again, where that is possible.")
+    ] = True,
 ) -> None:
-    """Check hashes and schema of an artefact and re-run its self-test."""
+    """Check files, card and self-test of an artefact, and measure its figures again."""
     from sczoo import hub
 
     quiet_libraries()
-    report = hub.verify(name, registry=registry)
+    report = hub.verify(name, registry=registry, figures=figures)
+    typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="Name of an artefact of the zoo.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New folder to keep the result in.")
+    ] = None,
+    registry: Registry = None,
+) -> None:
+    """Train an artefact of the zoo again from its data, and compare."""
+    from sczoo import hub
+
+    quiet_libraries()
+    report = hub.reproduce(name, output, registry=registry)
     typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(1)

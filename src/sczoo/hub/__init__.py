@@ -30,6 +30,7 @@ _EXPORTS = {
     "read_card": "_card",
     "read_registry": "_registry",
     "render_card": "_card",
+    "reproduce": "_reproduce",
     "revoke": "_store",
     "show": "_registry",
     "sign_registry": "_signing",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from sczoo.hub._load import load
     from sczoo.hub._publish import publish
     from sczoo.hub._registry import list_artefacts, read_registry, show
+    from sczoo.hub._reproduce import reproduce
     from sczoo.hub._schema import CardFields, Registry, RegistryEntry
     from sczoo.hub._scvi import to_scvi
     from sczoo.hub._signing import create_signing_key, sign_registry
@@ -77,6 +79,7 @@ __all__ = [
     "read_card",
     "read_registry",
     "render_card",
+    "reproduce",
     "revoke",
     "show",
     "sign_registry",

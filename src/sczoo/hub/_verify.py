@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sczoo.errors import RevokedError, SczooError
 from sczoo.hub._cells import read_data
@@ -51,8 +51,9 @@ def verify(
     name_or_dir: str | os.PathLike[str],
     *,
     registry: Location | Sequence[Location] | None = None,
+    figures: bool = True,
 ) -> VerifyReport:
-    """Check an artefact's hashes, documents, card and self-test.
+    """Check an artefact's hashes, documents, card and self-test, and measure its figures again.
 
     Parameters
     ----------
@@ -60,6 +61,8 @@ def verify(
         ``id``, ``id:version``, or a folder.
     registry
         Further registries, which win over the others.
+    figures
+        Measure the figures of the card again, for artefacts of the zoo whose data are at hand.
 
     Returns
     -------
@@ -84,7 +87,14 @@ def verify(
         message = f"not part of the artefact, never read: {', '.join(foreign)}"
         checks.append(Check("other files", "skipped", message))
     checks.append(_check_card(artefact, entry))
-    checks.append(_check_content(artefact))
+    content, opened = _check_content(artefact)
+    checks.append(content)
+    if figures and entry is not None and opened is not None:
+        from sczoo.hub._reproduce import figure_checks, recipe_of
+
+        recipe = recipe_of(entry)
+        if recipe is not None:
+            checks += figure_checks(entry, recipe, opened)
     return VerifyReport(target, artefact.path, tuple(checks))
 
 
@@ -105,19 +115,22 @@ def _check_card(artefact: Artefact, entry: object) -> Check:
     return Check("card", "passed", "the card agrees with the registry entry")
 
 
-def _check_content(artefact: Artefact) -> Check:
+def _check_content(artefact: Artefact) -> tuple[Check, Any]:
+    """Check what is inside; returns it too, unless it is not sound."""
     if artefact.record.kind == "dataset":
         try:
             adata = read_data(artefact)
         except SczooError as error:
-            return Check("cells", "failed", str(error))
+            return Check("cells", "failed", str(error)), None
         if list(map(str, adata.var_names)) != artefact.gene_ids():
-            return Check("cells", "failed", "data.h5ad has other genes than genes.tsv")
-        return Check("cells", "passed", f"{adata.n_obs} cells with the genes stated")
+            message = "data.h5ad has other genes than genes.tsv"
+            return Check("cells", "failed", message), None
+        return Check("cells", "passed", f"{adata.n_obs} cells with the genes stated"), adata
     try:
-        difference = run_selftest(open_model(artefact), artefact)
+        model = open_model(artefact)
+        difference = run_selftest(model, artefact)
     except SczooError as error:
-        return Check("self-test", "failed", str(error))
+        return Check("self-test", "failed", str(error)), None
     if difference is None:
-        return Check("self-test", "failed", "the artefact has no self-test")
-    return Check("self-test", "passed", f"largest difference {difference:.2g}")
+        return Check("self-test", "failed", "the artefact has no self-test"), None
+    return Check("self-test", "passed", f"largest difference {difference:.2g}"), model

@@ -1,0 +1,61 @@
+"""What a recipe is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one artefact is made and measured.
+
+    Attributes
+    ----------
+    id, version
+        Name and version of the artefact that the recipe makes.
+    seed
+        ``scvi.settings.seed`` during training.
+    train
+        Returns the trained model (or the distilled cells).
+    figures
+        Measures an artefact: ``figures(model, baselines=True)`` returns the ``metrics`` of its
+        card; without baselines, ``baseline`` may be left out.
+    card
+        Returns what else the card says, given the model.
+    allow
+        Findings of the release gate that are released knowingly.
+    tolerance
+        Largest difference of a figure measured again, for other library versions.
+    """
+
+    id: str
+    version: int
+    train: Callable[[], Any]
+    figures: Callable[..., list[dict[str, Any]]]
+    card: Callable[[Any], dict[str, Any]]
+    seed: int = 0
+    allow: tuple[str, ...] = ()
+    tolerance: float = 0.01
+
+    def make(self) -> Any:
+        """Train with the recipe's seed; the session's own seed is put back."""
+        import scvi
+
+        before = scvi.settings.seed
+        scvi.settings.seed = self.seed
+        try:
+            return self.train()
+        finally:
+            if before is not None:
+                scvi.settings.seed = before
+
+    def full_card(self, model: Any) -> dict[str, Any]:
+        """Build the card of a model just made, figures included."""
+        return {**self.card(model), "metrics": self.figures(model, baselines=True)}
+
+
+OUT_OF_SCOPE = "Diagnosis, prognosis or any decision about a patient's treatment."
