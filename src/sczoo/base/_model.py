@@ -63,6 +63,8 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
     _input_scale: ClassVar[InputScale] = "counts"
     _min_cells: ClassVar[int] = 2
     _min_genes: ClassVar[int] = 2
+    # sum up where the training cells lie in the latent space, to tell when a query lies elsewhere
+    _describes_latent: ClassVar[bool] = False
     _summary: ClassVar[str] = ""
     _citation: ClassVar[list[dict[str, str]]] = []
     # setup arguments that a query may lack

@@ -7,10 +7,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scvi import REGISTRY_KEYS
 from scvi.train import TrainRunner
 
 from sczoo.base._checks import scan_matrix
 from sczoo.base._data import ZooDataSplitter
+from sczoo.base._domain import MAX_CELLS, describe_latent
 from sczoo.base._genes_table import genes_sha256
 from sczoo.base._provenance import fingerprint, hardware, isolated_random_state, versions
 from sczoo.errors import InputError, TooFewCellsError
@@ -149,6 +151,23 @@ class TrainingMixin:
             "total_per_cell": np.quantile(scan.cell_totals, _QUANTILES).round(3).tolist(),
             "genes_per_cell": np.quantile(scan.cell_detected, _QUANTILES).tolist(),
         }
+        if model._describes_latent:
+            model.domain |= self._describe_latent(seed, rows)
+
+    def _describe_latent(self, seed: int, rows: np.ndarray | None) -> dict[str, Any]:
+        """Sum up where the training cells lie, to tell when a query lies elsewhere."""
+        model: Any = self
+        rows = np.arange(model.adata.n_obs) if rows is None else rows
+        if len(rows) > MAX_CELLS:
+            rng = np.random.default_rng(seed)
+            rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))
+        model.module.eval()
+        latent = model.get_latent_representation(indices=rows)
+        batches = None
+        if REGISTRY_KEYS.BATCH_KEY in model.adata_manager.data_registry:
+            codes = model.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)
+            batches = np.asarray(codes).ravel()[rows]
+        return describe_latent(latent, batches, seed=seed)
 
 
 def plain(value: Any) -> Any:

@@ -36,11 +36,15 @@ class TransferResult:
         What was written into the query, and what each holds.
     warnings
         Reasons for care, in words.
+    share_outside
+        Share of the query's cells that lie outside what the model knows; ``None`` where it does
+        not say what that is.
     """
 
     alignment: GeneAlignment
     keys: dict[str, str]
     warnings: tuple[str, ...]
+    share_outside: float | None = None
 
 
 def transfer(
@@ -98,12 +102,28 @@ def transfer(
     earlier_record(adata)
     if layer is not None:
         model._check_query_structure(model._expression(adata), layer)
-    warnings = tuple(_reasons_for_care(model, adata, alignment, layer))
+    warnings = _reasons_for_care(model, adata, alignment, layer)
     keys = _annotate(model, adata, alignment, layer, min_coverage)
+    outside = _share_outside(model, adata, keys)
+    if outside is not None and outside > model.domain["latent_limit"]:
+        warnings.append(
+            f"{outside:.0%} of the cells lie outside what the model knows (expected: up to "
+            f"{model.domain['latent_limit']:.0%}): another tissue, kit, disease or quality than "
+            "in training. Its results for these cells are guesses."
+        )
     logger.info("%s", alignment.summary())
     for warning in warnings:
         logger.warning("%s", warning)
-    return TransferResult(alignment, keys, warnings)
+    return TransferResult(alignment, keys, tuple(warnings), outside)
+
+
+def _share_outside(model: Any, adata: AnnData, keys: dict[str, str]) -> float | None:
+    from sczoo.base._domain import share_outside
+
+    key = f"X_{model._method}"
+    if f"obsm['{key}']" not in keys:
+        return None
+    return share_outside(np.asarray(adata.obsm[key]), model.domain)
 
 
 def _annotate(

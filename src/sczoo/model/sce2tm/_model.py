@@ -154,6 +154,7 @@ class SCE2TM(
     _data_splitter_cls = GuidedDataSplitter
     _input_scale: ClassVar[InputScale] = "nonnegative"
     _saved_attributes: ClassVar[tuple[str, ...]] = ("input_kind_",)
+    _describes_latent: ClassVar[bool] = True
     _summary: ClassVar[str] = (
         "Embedded topic model: gene programs that do not collapse, guided by outside knowledge, "
         "with perturbation and transfer to new patients."
