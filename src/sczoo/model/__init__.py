@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sczoo.base import ZooModelClass
     from sczoo.model.gramdr import GramDR
+    from sczoo.model.scdd import SCDD
     from sczoo.model.sce2tm import SCE2TM
 
 ENTRY_POINT_GROUP = "sczoo.methods"
@@ -20,10 +21,11 @@ ENTRY_POINT_GROUP = "sczoo.methods"
 # class name -> method (its folder, and the prefix of its keys)
 _INDEX = {
     "GramDR": "gramdr",
+    "SCDD": "scdd",
     "SCE2TM": "sce2tm",
 }
 
-__all__ = ["SCE2TM", "GramDR", "get_model_class", "list_methods"]
+__all__ = ["SCDD", "SCE2TM", "GramDR", "get_model_class", "list_methods"]
 
 
 def list_methods() -> dict[str, str]:

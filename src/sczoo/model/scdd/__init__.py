@@ -1,0 +1,29 @@
+"""scDD: a labelled atlas distilled into a few cells per class, and what such sets are worth."""
+
+from __future__ import annotations
+
+from sczoo.model.scdd._evaluation import (
+    evaluate_distillation,
+    evaluation_report,
+    summarise_evaluation,
+)
+from sczoo.model.scdd._membership import exact_copies, memorisation, shadow_attack
+from sczoo.model.scdd._model import SCDD
+from sczoo.model.scdd._module import SCDDModule
+from sczoo.model.scdd._selection import select_cells
+from sczoo.model.scdd._trainingplan import AutoencoderPlan, DiffusionPlan, StudentPlan
+
+__all__ = [
+    "SCDD",
+    "AutoencoderPlan",
+    "DiffusionPlan",
+    "SCDDModule",
+    "StudentPlan",
+    "evaluate_distillation",
+    "evaluation_report",
+    "exact_copies",
+    "memorisation",
+    "select_cells",
+    "shadow_attack",
+    "summarise_evaluation",
+]

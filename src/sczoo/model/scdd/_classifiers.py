@@ -1,0 +1,196 @@
+"""The classifiers that a distilled set is judged by, all fitted on that set alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from sczoo.base._provenance import isolated_random_state
+from sczoo.errors import InputError
+from sczoo.model.scdd._counts import log_normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scipy import sparse
+
+__all__ = ["CLASSIFIERS", "ClassifierName", "check_classifiers", "fit_predict"]
+
+ClassifierName = Literal["lr", "mlp", "knn", "rf", "scanvi"]
+# all of them read log-normalised values, but for SCANVI, which reads counts
+CLASSIFIERS: tuple[str, ...] = ("lr", "mlp", "knn", "rf")
+_MLP_STEPS, _MLP_EPOCHS = 600, 20
+_FEW, _MANY = 10, 60
+_SCANVI_STEPS = 800
+
+
+def check_classifiers(names: Any) -> tuple[str, ...]:
+    """Return the names if all are known, and at least one is given."""
+    names = (names,) if isinstance(names, str) else tuple(names)
+    for name in names:
+        if name not in get_args(ClassifierName):
+            raise InputError(
+                f"The classifier {name!r} is not known; choose from {get_args(ClassifierName)}."
+            )
+    if not names:
+        raise InputError(f"Give at least one classifier of {get_args(ClassifierName)}.")
+    return names
+
+
+def fit_predict(
+    name: str, counts: Any, codes: np.ndarray, queries: list[Any], *, seed: int = 0
+) -> list[np.ndarray]:
+    """Fit a classifier and classify several sets of cells.
+
+    Parameters
+    ----------
+    name
+        One of :data:`ClassifierName`.
+    counts, codes
+        The training cells, ``(n_cells, n_genes)``, and their classes.
+    queries
+        Counts of the cells to classify.
+    seed
+        Seed of the fit.
+
+    Returns
+    -------
+    The classes of each query.
+    """
+    present, positions = np.unique(codes, return_inverse=True)
+    if len(present) == 1:
+        return [np.full(query.shape[0], present[0]) for query in queries]
+    if name == "scanvi":
+        found = _scanvi(counts, positions, queries, seed)
+    else:
+        fit = _FITS[name]
+        x = log_normalise(counts)
+        found = fit(x, positions, [log_normalise(query) for query in queries], seed)
+    return [present[classes] for classes in found]
+
+
+def _logistic(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(max_iter=300).fit(x, y)
+    return [model.predict(query) for query in queries]
+
+
+def _neighbours(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    per_class = len(y) / len(np.unique(y))
+    n_neighbors = 1 if per_class < _FEW else 5 if per_class < _MANY else 15
+    model = KNeighborsClassifier(min(n_neighbors, len(y)), metric="cosine", algorithm="brute")
+    model.fit(x, y)
+    return [model.predict(query) for query in queries]
+
+
+def _forest(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
+    from sklearn.ensemble import RandomForestClassifier
+
+    model = RandomForestClassifier(200, class_weight="balanced", random_state=seed).fit(x, y)
+    return [model.predict(query) for query in queries]
+
+
+def _perceptron(
+    x: sparse.csr_matrix, y: np.ndarray, queries: list[Any], seed: int
+) -> list[np.ndarray]:
+    """Two hidden layers (128, 64) with dropout 0.3, Adam, 600 steps or 20 epochs."""
+    n_cells, n_genes = x.shape
+    n_classes = int(y.max()) + 1
+    batch = min(128, n_cells)
+    steps = max(_MLP_STEPS, _MLP_EPOCHS * (n_cells // batch))
+    rng = np.random.default_rng(seed)
+    with isolated_random_state(seed):
+        net = torch.nn.Sequential(
+            torch.nn.Linear(n_genes, 128),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.3),
+            torch.nn.Linear(128, 64),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.3),
+            torch.nn.Linear(64, n_classes),
+        )
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-4)
+        target = torch.as_tensor(y)
+        whole = torch.as_tensor(x.toarray()) if n_cells <= batch else None
+        for _ in range(steps):
+            if whole is not None:
+                inputs, wanted = whole, target
+            else:
+                rows = rng.choice(n_cells, batch, replace=False)
+                inputs, wanted = torch.as_tensor(x[rows].toarray()), target[rows]
+            loss = torch.nn.functional.cross_entropy(net(inputs), wanted)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    net.eval()
+    with torch.inference_mode():
+        return [_in_blocks(net, query) for query in queries]
+
+
+def _in_blocks(net: Any, query: sparse.csr_matrix, rows: int = 2048) -> np.ndarray:
+    parts = [
+        net(torch.as_tensor(query[start : start + rows].toarray())).argmax(1).numpy()
+        for start in range(0, query.shape[0], rows)
+    ]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
+
+def _scanvi(counts: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
+    """SCANVI of scvi-tools, a model of the counts themselves."""
+    import logging
+    import warnings
+
+    import scvi
+    from anndata import AnnData
+    from scipy import sparse as sp
+
+    def cells(matrix: Any, labels: np.ndarray) -> AnnData:
+        adata = AnnData(sp.csr_matrix(matrix).astype(np.float32))
+        adata.obs["label"] = labels
+        return adata
+
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "enable_progress_bar": False,
+        "logger": False,
+        "enable_model_summary": False,
+    }
+    lightning = logging.getLogger("lightning.pytorch")
+    before, verbosity, level = scvi.settings.seed, scvi.settings.verbosity, lightning.level
+    # setting the seed also seeds the global generators, so it is put back inside
+    with isolated_random_state(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            lightning.setLevel(logging.ERROR)
+            scvi.settings.seed, scvi.settings.verbosity = seed, logging.ERROR
+            train = cells(counts, y.astype(str))
+            batch = max(2, min(128, train.n_obs))
+            epochs = max(20, _SCANVI_STEPS // max(1, train.n_obs // batch) // 4)
+            scvi.model.SCVI.setup_anndata(train, labels_key="label")
+            base = scvi.model.SCVI(train)
+            base.train(epochs, batch_size=batch, train_size=1.0, **quiet)
+            model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category="unlabelled")
+            model.train(epochs, batch_size=batch, train_size=1.0, **quiet)
+            return [
+                np.asarray(
+                    model.predict(cells(query, np.full(query.shape[0], "unlabelled")))
+                ).astype(np.int64)
+                for query in queries
+            ]
+        finally:
+            lightning.setLevel(level)
+            scvi.settings.seed, scvi.settings.verbosity = before, verbosity
+
+
+_FITS: dict[str, Callable[..., list[np.ndarray]]] = {
+    "lr": _logistic,
+    "knn": _neighbours,
+    "rf": _forest,
+    "mlp": _perceptron,
+}
