@@ -64,6 +64,9 @@ def gather(
     for name in ("n_cells", "n_donors", "seed"):
         if name in provenance:
             known["training"][name] = provenance[name]
+    dp = _guarantee(provenance.get("privacy"))
+    if dp is not None:
+        known["privacy"] = {"dp": dp}
     if getattr(method_class, "_summary", ""):
         known["summary"] = method_class._summary
     if getattr(method_class, "_citation", None):
@@ -75,6 +78,11 @@ def gather(
         raise SchemaError(
             f"card['privacy'] must not state {', '.join(sorted(computed))}: the release gate "
             "computes it."
+        )
+    if dp is not None and (stated.get("privacy") or {}).get("dp", dp) != dp:
+        raise SchemaError(
+            "card['privacy']['dp'] says something else than the artefact itself, which accounted "
+            "for its training; leave it out."
         )
     for name, value in known["training"].items():
         said = (stated.get("training") or {}).get(name, value)
@@ -90,6 +98,15 @@ def gather(
             "itself does."
         )
     return _merge(known, stated)
+
+
+def _guarantee(recorded: Any) -> Any:
+    """Read what a private method recorded about its guarantee, or that there is none."""
+    if not isinstance(recorded, dict):
+        return None
+    if recorded.get("epsilon") is None:
+        return recorded.get("statement")
+    return dict(recorded)
 
 
 def _compatible_range() -> str:

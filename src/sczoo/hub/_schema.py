@@ -192,6 +192,7 @@ class DifferentialPrivacy(Document):
     unit: Literal["cell", "donor"]
     accountant: Short
     not_covered: list[Text]
+    mechanism: Text | None = None
 
 
 class Privacy(Document):
@@ -205,7 +206,7 @@ class Privacy(Document):
     per_donor_content: Literal["none"] | Annotated[list[Short], Field(min_length=1)]
     compared_with_data: bool = False
     allowed: list[Short] = Field(default_factory=list)
-    dp: DifferentialPrivacy | None = None
+    dp: DifferentialPrivacy | Text | None = None
     audit: Annotated[dict[str, JsonValue], Field(min_length=1)] | NotApplicable | None = None
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sczoo.privacy._accounting import PrivacyLedger, calibrate_noise, combined_noise
     from sczoo.privacy._clipping import UnitGradients
+    from sczoo.privacy._dp_pca import DPPCA, dp_pca
     from sczoo.privacy._layers import Centres, Offset
     from sczoo.privacy._noise import NoiseSource
     from sczoo.privacy._sampling import PoissonSampler
 
 _HOMES = {
+    "DPPCA": "_dp_pca",
     "Centres": "_layers",
     "NoiseSource": "_noise",
     "Offset": "_layers",
@@ -24,9 +26,11 @@ _HOMES = {
     "UnitGradients": "_clipping",
     "calibrate_noise": "_accounting",
     "combined_noise": "_accounting",
+    "dp_pca": "_dp_pca",
 }
 
 __all__ = [
+    "DPPCA",
     "Centres",
     "NoiseSource",
     "Offset",
@@ -35,6 +39,7 @@ __all__ = [
     "UnitGradients",
     "calibrate_noise",
     "combined_noise",
+    "dp_pca",
 ]
 
 

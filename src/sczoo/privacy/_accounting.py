@@ -117,7 +117,8 @@ class PrivacyLedger:
             return 0.0
         if any(release.noise_multiplier == 0 for release in spent):
             return math.inf
-        found = {"pld": _pld, "prv": _prv, "rdp": _rdp}[accountant](spent, delta)
+        computers: dict[str, Any] = {"pld": _pld, "prv": _prv, "rdp": _rdp}
+        found = float(computers[accountant](spent, delta))
         return max(0.0, found)
 
     def cross_check(self, delta: float) -> dict[str, float]:

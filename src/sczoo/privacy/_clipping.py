@@ -178,7 +178,10 @@ class UnitGradients:
         return {group: total.clamp_min(0).sqrt() for group, total in squares.items()}
 
     def clipped_sums(
-        self, loss: torch.Tensor, max_grad_norm: float | Mapping[str, float]
+        self,
+        loss: torch.Tensor,
+        max_grad_norm: float | Mapping[str, float],
+        shared: Mapping[str, torch.Tensor] | None = None,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Sum the units' gradients, each scaled down to at most `max_grad_norm`.
 
@@ -189,6 +192,9 @@ class UnitGradients:
             depend on one another.
         max_grad_norm
             Largest norm, for all groups or for each; infinity for no clipping.
+        shared
+            A gradient, by parameter, that the gradient of every unit contains besides its own.
+            Only for comparison with schemes that couple units: clipping then bounds nothing.
 
         Returns
         -------
@@ -197,6 +203,8 @@ class UnitGradients:
         """
         deltas = self._deltas(loss)
         norms = self._norms(deltas, loss.shape[0], loss.device)
+        if shared:
+            self._add_shared(norms, deltas, shared)
         factors = {}
         for group, norm in norms.items():
             bound = (
@@ -213,7 +221,30 @@ class UnitGradients:
             else:
                 found = {key: torch.zeros_like(getattr(layer, key)) for key in own}
             sums.update({f"{name}.{key}" if name else key: v for key, v in found.items()})
+        for full, gradient in (shared or {}).items():
+            group = self._group_of[full.rpartition(".")[0]]
+            sums[full] = sums[full] + gradient * factors[group].sum().to(gradient.dtype)
         return sums, norms
+
+    def _add_shared(
+        self, norms: dict[str, torch.Tensor], deltas: Any, shared: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Turn norms of the units' own gradients into those of the sums with the shared one."""
+        squares = {group: norm.square() for group, norm in norms.items()}
+        for full, gradient in shared.items():
+            name, _, key = full.rpartition(".")
+            group, gradient = self._group_of[name], gradient.double()
+            squares[group] = squares[group] + gradient.square().sum()
+            if name not in deltas:
+                continue
+            inputs, delta = (part.double() for part in deltas[name])
+            if isinstance(self._layers[name], nn.Linear) and key == "weight":
+                dots = ((delta @ gradient) * inputs).sum((1, 2))
+            else:
+                rows = _rows(self._layers[name], inputs, delta)[key]
+                dots = (rows * gradient).flatten(1).sum(1)
+            squares[group] = squares[group] + 2.0 * dots
+        norms.update({group: square.clamp_min(0).sqrt() for group, square in squares.items()})
 
     def verify(self, loss: torch.Tensor, inputs: torch.Tensor) -> None:
         """Compare with ordinary gradients, and test that units do not depend on one another.

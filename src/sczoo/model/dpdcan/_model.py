@@ -1,0 +1,565 @@
+"""DPDCAN: a private autoencoder with contrastive views, whose epsilon is true."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+import numpy as np
+import torch
+
+from sczoo.base import ZooModelClass
+from sczoo.base._provenance import isolated_random_state
+from sczoo.base._reading import iter_row_blocks
+from sczoo.errors import InputError, PrivacyError
+from sczoo.model.dpdcan._checks import (
+    check_acknowledged,
+    check_donors,
+    check_gene_list,
+    check_options,
+    check_training,
+)
+from sczoo.model.dpdcan._data import PrivateDataSplitter, donor_codes
+from sczoo.model.dpdcan._module import Architecture, DPDCANModule
+from sczoo.model.dpdcan._paper import PublishedTrainingPlan, standardise
+from sczoo.model.dpdcan._public import learn_from_public
+from sczoo.model.dpdcan._repeatable import repeatable_source
+from sczoo.model.dpdcan._results import PrivateResultsMixin
+from sczoo.model.dpdcan._run import (
+    PROFILE,
+    PROJECTION,
+    Mode,
+    PrivateRun,
+    check_delta,
+    default_delta,
+    plan_run,
+)
+from sczoo.model.dpdcan._setup import PrivateSetupMixin
+from sczoo.model.dpdcan._trainingplan import DPDCANTrainingPlan
+from sczoo.privacy._accounting import PrivacyLedger
+from sczoo.privacy._noise import NoiseSource
+from sczoo.privacy._projection import fit_projection, unit_weights
+from sczoo.privacy._sampling import PoissonSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from anndata import AnnData
+    from mudata import MuData
+
+    from sczoo.base._checks import InputScale
+
+__all__ = ["DPDCAN"]
+
+logger = logging.getLogger(__name__)
+
+_CELLS_OF_A_DONOR = 32
+_BATCH = 1024
+# a few large minibatches: noise per step falls faster than the number of steps
+_STEPS = {"projected": 24, "published": 200}
+_PUBLISHED_STEPS = 842
+_PUBLISHED_CLIP = 0.1
+_LATENT = {"projected": 10, "published": 32}
+
+
+class DPDCAN(PrivateSetupMixin, PrivateResultsMixin, ZooModelClass):
+    """A differentially private autoencoder: the weights can be shared, the patients stay.
+
+    Everything that the training releases about the cells goes through noise whose epsilon is
+    accounted: the weights and every number stored with them. Not covered are the embeddings and
+    labels of the training cells themselves, and the choices made before: genes, hyper-parameters.
+
+    Parameters
+    ----------
+    adata
+        Data that went through :meth:`setup_anndata` or :meth:`setup_mudata`, raw counts. With a
+        ``donor_key`` the guarantee is for donors, without it for single cells.
+    registry
+        Registry of a saved model, to build the model without data.
+    mode
+        ``"dp"``: all trained numbers are protected. ``"frozen-decoder"``: only the encoder is
+        trained; the decoder stays random, or comes from public cells. ``"split"``: encoder and
+        decoder are clipped and noised apart, accounted as one. ``"paper"``: the published scheme,
+        for comparison; it gives **no guarantee** and :attr:`epsilon` is ``None``.
+    target_epsilon
+        Epsilon that all training together may reach. Infinity trains without noise and claims
+        nothing.
+    target_delta
+        Probability that the guarantee fails; one in ten times the units, at most 1e-5, by
+        default.
+    noise_multiplier
+        Noise of the gradients relative to the clipping norm, instead of a target.
+    max_grad_norm
+        Clipping norm of a unit's gradient; 0.5 by default, 0.1 in the published scheme.
+    architecture
+        ``"projected"``: a projection released once, with a small network behind it.
+        ``"published"``: the published network of half a million weights and more. By default the
+        first, in the mode ``"paper"`` the second.
+    n_latent
+        Latent dimensions; by default 10, or 32 in the published architecture.
+    n_hidden
+        Units of the hidden layers of the projected architecture.
+    n_clusters
+        Train cluster centres in a second phase. ``None`` leaves the phase out; clustering is then
+        done with the embeddings, by their owner.
+    mask_rate
+        Share of the genes hidden in each of the two views.
+    reconstruction_weight
+        Share of the reconstruction in the loss of phase one; the rest is the agreement of the
+        views.
+    cluster_weights
+        Weights of reconstruction, cluster divergence and spread of the centres in phase two.
+    cells_per_donor
+        Cells drawn of a donor in a step.
+    public_genes
+        Where the list of genes comes from, in words, such as ``"GENCODE v44, protein-coding"``;
+        it stands on the card.
+    acknowledge
+        Leaks that are accepted by name: ``"gene_list"``.
+
+    Examples
+    --------
+    >>> import sczoo
+    >>> adata = sczoo.datasets.kang_ifnb()
+    >>> sczoo.model.DPDCAN.setup_anndata(adata)
+    >>> model = sczoo.model.DPDCAN(adata, target_epsilon=4.0)
+    >>> model.train()
+    >>> model.epsilon, model.delta
+    >>> model.get_latent_representation(new_patient)
+    """
+
+    _method: ClassVar[str] = "dpdcan"
+    _module_cls = DPDCANModule
+    _training_plan_cls = DPDCANTrainingPlan
+    _data_splitter_cls = PrivateDataSplitter
+    _input_scale: ClassVar[InputScale] = "counts"
+    _optional_setup_keys: ClassVar[tuple[str, ...]] = ("donor_key",)
+    _saved_attributes: ClassVar[tuple[str, ...]] = ("privacy_",)
+    _summary: ClassVar[str] = (
+        "Differentially private autoencoder: an embedding that can be shared, with an accounted "
+        "epsilon for each cell or donor."
+    )
+    _citation: ClassVar[list[dict[str, str]]] = [
+        {
+            "text": (
+                "Li et al. DP-DCAN: Differentially Private Deep Contrastive Autoencoder Network "
+                "for Single-cell Clustering. ICIC (2024); arXiv:2311.03410."
+            ),
+            "doi": "10.48550/arXiv.2311.03410",
+        }
+    ]
+
+    def __init__(
+        self,
+        adata: AnnData | MuData | None = None,
+        registry: dict[str, Any] | None = None,
+        mode: Mode = "dp",
+        *,
+        target_epsilon: float | None = 4.0,
+        target_delta: float | None = None,
+        noise_multiplier: float | None = None,
+        max_grad_norm: float | None = None,
+        architecture: Architecture | None = None,
+        n_latent: int | None = None,
+        n_hidden: int = 32,
+        n_clusters: int | None = None,
+        mask_rate: float = 0.2,
+        reconstruction_weight: float = 0.8,
+        cluster_weights: Sequence[float] = (0.4, 0.4, 0.2),
+        cells_per_donor: int = _CELLS_OF_A_DONOR,
+        public_genes: str | None = None,
+        acknowledge: Sequence[str] = (),
+    ) -> None:
+        init_locals = dict(locals())
+        super().__init__(adata, registry)
+        if mode not in get_args(Mode):
+            raise InputError(f"mode={mode!r} is not known: use one of {get_args(Mode)}.")
+        if architecture is None:
+            architecture = "published" if mode == "paper" else "projected"
+        if architecture not in get_args(Architecture):
+            raise InputError(
+                f"architecture={architecture!r} is not known: use one of {get_args(Architecture)}."
+            )
+        if mode == "paper" and architecture != "published":
+            raise InputError("mode='paper' is the published scheme with the published network.")
+        if target_epsilon is not None and math.isinf(target_epsilon) and target_epsilon > 0:
+            target_epsilon = None  # infinity is no number in JSON
+            noise_multiplier = 0.0 if noise_multiplier is None else noise_multiplier
+        if noise_multiplier is not None:
+            target_epsilon = None
+        elif target_epsilon is None:
+            noise_multiplier = 0.0
+        if max_grad_norm is None:
+            max_grad_norm = _PUBLISHED_CLIP if mode == "paper" else 0.5
+        n_latent = _LATENT[architecture] if n_latent is None else n_latent
+        check_options(
+            target_epsilon=target_epsilon,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            n_latent=n_latent,
+            n_hidden=n_hidden,
+            n_clusters=n_clusters,
+            mask_rate=mask_rate,
+            reconstruction_weight=reconstruction_weight,
+            cluster_weights=cluster_weights,
+            cells_per_donor=cells_per_donor,
+        )
+        check_acknowledged(acknowledge)
+        # what a default decided is recorded, so that a saved model stays what it is
+        init_locals.update(
+            target_epsilon=target_epsilon,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=float(max_grad_norm),
+            architecture=architecture,
+            n_latent=int(n_latent),
+            cluster_weights=[float(w) for w in cluster_weights],
+            acknowledge=[str(name) for name in acknowledge],
+        )
+        self._mode: str = mode
+        self._architecture: str = architecture
+        self._target_epsilon = target_epsilon
+        self._target_delta = target_delta
+        self._noise_multiplier = noise_multiplier
+        self._max_grad_norm = float(max_grad_norm)
+        self._cells_per_donor = int(cells_per_donor)
+        self._noise_source: NoiseSource | None = None
+        genes = {"source": public_genes, "acknowledged": "gene_list" in acknowledge}
+        if adata is not None and self._claims:
+            check_gene_list(self._expression(adata), acknowledge)
+        self.privacy_: dict[str, Any] = {"mode": mode, "genes": genes, "releases": []}
+        self.module = self._build_module(
+            n_input=len(self.var_names),
+            architecture=architecture,
+            n_latent=int(n_latent),
+            n_hidden=int(n_hidden),
+            n_clusters=int(n_clusters or 0),
+            mask_rate=float(mask_rate),
+            reconstruction_weight=float(reconstruction_weight),
+            cluster_weights=tuple(float(w) for w in cluster_weights),
+            standardised=mode == "paper",
+        )
+        budget = "no noise" if noise_multiplier == 0 else f"epsilon {target_epsilon}"
+        self._model_summary_string = (
+            f"DPDCAN, mode {mode!r}, {architecture} architecture, {budget}, unit: {self._unit}"
+        )
+        if mode == "paper":
+            warnings.warn(
+                "mode='paper' is the published scheme for comparison. It gives no differential-"
+                "privacy guarantee: part of the decoder gets no noise and steers the gradients of "
+                "the rest, and the contrastive loss mixes the cells of a minibatch. model.epsilon "
+                "is None. Use mode='dp' to share a model.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._finish_init(init_locals)
+
+    # --- what is claimed ----------------------------------------------------------------------
+
+    @property
+    def _unit(self) -> str:
+        return "cell" if self._setup_arguments.get("donor_key") is None else "donor"
+
+    @property
+    def _claims(self) -> bool:
+        """Whether a guarantee is meant to be given."""
+        return self._mode != "paper" and self._noise_multiplier != 0
+
+    @property
+    def _ledger(self) -> PrivacyLedger:
+        return PrivacyLedger.from_dicts(self.privacy_["releases"])
+
+    # --- training -----------------------------------------------------------------------------
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        batch_size: int | None = None,
+        *,
+        target_epsilon: float | None = None,
+        public_adata: AnnData | None = None,
+        noise_seed: None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        early_stopping: bool = False,
+        datasplitter_kwargs: Mapping[str, Any] | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model.
+
+        A second call goes on, with new noise and new coins; what it spends is added.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the units. By default as many as make about 24 steps (200 with the
+            published architecture).
+        batch_size
+            Expected number of units (cells or donors) in a minibatch; by default 1,024 cells, or
+            a quarter of the donors.
+        target_epsilon
+            Epsilon that all runs together may reach, in the place of the constructor's.
+        public_adata
+            Cells that everybody may see, such as a published atlas. They give the projection and
+            the first weights, without cost to the budget; the mode ``"frozen-decoder"`` keeps
+            the decoder that they give.
+        noise_seed
+            Only ``None``: noise with a known seed can be subtracted.
+        accelerator, devices
+            Where to train; one device.
+        train_size, validation_size
+            Shares of the cells, or of the donors. Cells that are held out are not looked at:
+            they are for audits.
+        shuffle_set_split
+            Draw the held-out cells at random.
+        early_stopping
+            Only ``False`` with a guarantee: the time to stop would tell of the cells.
+        datasplitter_kwargs
+            For the data splitter, such as ``external_indexing``.
+        plan_kwargs
+            For the training plan: ``lr``, ``average_share``.
+        **trainer_kwargs
+            For :class:`scvi.train.Trainer`.
+
+        Raises
+        ------
+        PrivacyError
+            What was asked for would break the guarantee; the message says why.
+        PrivacyBudgetError
+            Earlier runs have spent the budget.
+        """
+        arguments: dict[str, Any] = {
+            "accelerator": accelerator,
+            "devices": devices,
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "shuffle_set_split": shuffle_set_split,
+            "early_stopping": early_stopping,
+        }
+        splitter = {"by_donor": self._unit == "donor", **dict(datasplitter_kwargs or {})}
+        source = self._source(noise_seed)
+        check_training(self._claims, early_stopping, devices, trainer_kwargs)
+        if self.adata is None or self.adata.n_obs < self._min_cells:
+            self._train(max_epochs=max_epochs or 1, **arguments)  # raises
+        arguments["devices"] = 1 if devices == "auto" else devices
+        rows = self._training_rows(arguments, splitter)
+        units, n_units = self._units(rows)
+        batch_size, n_steps, max_epochs = self._schedule(n_units, batch_size, max_epochs)
+        target = self._target_epsilon if target_epsilon is None else target_epsilon
+        check_options(target_epsilon=target)
+        run = self._plan(target, n_units, batch_size, n_steps, source, public_adata is not None)
+        weights = unit_weights(units, len(rows))
+
+        def blocks() -> Iterator[Any]:
+            source = self._expression(self.adata)
+            return (block for _, block in iter_row_blocks(source, self._layer, rows))
+
+        self._begin(run, blocks, weights, public_adata, n_units)
+        plan = {
+            "run": run,
+            "blocks": _dense(blocks),
+            "weights": weights,
+            **dict(plan_kwargs or {}),
+        }
+        plan_cls: type = DPDCANTrainingPlan
+        if self._mode == "paper":
+            plan_cls = PublishedTrainingPlan
+        else:
+
+            def sampler(found: np.ndarray) -> PoissonSampler:
+                return PoissonSampler(
+                    n_units,
+                    run.rate,
+                    n_steps // max_epochs,
+                    run.source,
+                    units=units,
+                    rows_per_unit=run.rows_per_unit,
+                )
+
+            splitter["sampler_factory"] = sampler
+        try:
+            self._train(
+                max_epochs=max_epochs,
+                batch_size=max(2, batch_size),
+                datasplitter_kwargs=splitter,
+                plan_kwargs=plan,
+                plan_cls=plan_cls,
+                **arguments,
+                **trainer_kwargs,
+            )
+        finally:
+            self._store(run)
+            self.provenance_.update(self._privacy_provenance() if self.provenance_ else {})
+
+    def _source(self, noise_seed: Any) -> NoiseSource:
+        if noise_seed is not None:
+            NoiseSource(noise_seed)  # raises, with the reason
+        if self._noise_source is not None:
+            return self._noise_source
+        return NoiseSource() if self._noise_multiplier != 0 else repeatable_source(self._seed())
+
+    def _training_rows(
+        self, arguments: Mapping[str, Any], splitter: Mapping[str, Any]
+    ) -> np.ndarray:
+        """Rows that are trained on, in ascending order."""
+        names = ("train_size", "validation_size", "shuffle_set_split")
+        split = PrivateDataSplitter(
+            self.adata_manager,
+            seed=self._seed(),
+            **{name: arguments[name] for name in names},
+            **splitter,
+        )
+        split.setup()
+        return np.sort(np.asarray(split.train_idx))
+
+    def _units(self, rows: np.ndarray) -> tuple[np.ndarray | None, int]:
+        if self._unit == "cell":
+            return None, len(rows)
+        codes, n_donors = donor_codes(self.adata_manager, rows)
+        if self._claims:
+            check_donors(n_donors)
+        return codes, n_donors
+
+    def _schedule(
+        self, n_units: int, batch_size: int | None, max_epochs: int | None
+    ) -> tuple[int, int, int]:
+        """Return expected units in a minibatch, steps in all, and epochs, which divide them."""
+        if self._mode == "paper":
+            batch_size = batch_size or max(2, n_units // 10)
+            per_epoch = max(1, math.ceil(n_units / batch_size))
+            max_epochs = max_epochs or math.ceil(_PUBLISHED_STEPS / per_epoch)
+            return batch_size, per_epoch * max_epochs, max_epochs
+        if batch_size is None:
+            few = max(2, n_units // 4)
+            batch_size = min(_BATCH, n_units) if self._unit == "cell" else few
+        if batch_size < 2 or (max_epochs is not None and max_epochs < 1):
+            raise InputError("max_epochs must be at least 1 and batch_size at least 2.")
+        if self._unit == "donor" and self._claims and batch_size > n_units:
+            raise PrivacyError(
+                f"batch_size={batch_size} donors, but there are {n_units}: sampling hides a donor "
+                "among those that take part, and with fewer donors than a minibatch needs there "
+                f"is nothing to hide among. Choose a batch_size of at most {max(2, n_units // 2)}."
+            )
+        per_epoch = max(1, round(n_units / batch_size))
+        steps = _STEPS[self._architecture]
+        max_epochs = max_epochs or max(1, math.ceil(steps / per_epoch))
+        return batch_size, per_epoch * max_epochs, max_epochs
+
+    def _plan(
+        self,
+        target: float | None,
+        n_units: int,
+        batch_size: int,
+        n_steps: int,
+        source: NoiseSource,
+        has_public: bool,
+    ) -> PrivateRun:
+        delta = default_delta(n_units) if self._target_delta is None else self._target_delta
+        check_delta(delta, n_units, self._unit)
+        delta = max(delta, self.privacy_.get("delta") or 0.0)
+        donors = self._unit == "donor"
+        projected = self._architecture == "projected"
+        return plan_run(
+            mode=self._mode,
+            unit=self._unit,
+            n_units=n_units,
+            rate=min(1.0, batch_size / n_units),
+            n_steps=n_steps,
+            rows_per_unit=self._cells_per_donor if donors and self._mode != "paper" else 1,
+            target_epsilon=target,
+            delta=delta,
+            noise_multiplier=self._noise_multiplier,
+            max_grad_norm=self._max_grad_norm,
+            needs_projection=projected and not has_public and not bool(self.module.encoder.fitted),
+            n_clusters=0 if self.module.centres is None or self._mode == "paper" else 1,
+            ledger=self._ledger,
+            source=source,
+        )
+
+    def _begin(
+        self,
+        run: PrivateRun,
+        blocks: Callable[[], Iterator[Any]],
+        weights: np.ndarray,
+        public_adata: AnnData | None,
+        n_units: int,
+    ) -> None:
+        """Bring the network to where the private steps begin."""
+        module: Any = self.module
+        if self._mode == "paper":
+            standardise(module, blocks)
+        elif public_adata is not None:
+            with isolated_random_state(self._seed()):
+                learn_from_public(module, self._public_blocks(public_adata), self._seed())
+            self.privacy_["public_cells"] = int(public_adata.n_obs)
+        elif PROJECTION in run.noise:
+            if run.private:
+                run.spend(PROFILE)
+                run.spend(PROJECTION)
+                self._store(run)
+            found = fit_projection(
+                blocks,
+                weights,
+                n_units,
+                module.n_latent,
+                profile_noise=run.noise[PROFILE],
+                moment_noise=run.noise[PROJECTION],
+                source=run.source,
+            )
+            module.encoder.set_projection(found.profile, found.components)
+        module.decoder.requires_grad_(self._mode != "frozen-decoder")
+
+    def _public_blocks(self, public_adata: AnnData) -> list[np.ndarray]:
+        return [batch["X"].cpu().numpy() for batch in self._iter_batches(public_adata, None, 2048)]
+
+    def _store(self, run: PrivateRun) -> None:
+        """Write down what was spent, also after a run that failed."""
+        self.privacy_.update(
+            unit=run.unit,
+            n_units=run.n_units,
+            delta=run.delta,
+            max_grad_norm=self._max_grad_norm,
+            releases=run.ledger.as_dicts(),
+        )
+
+    # --- records ------------------------------------------------------------------------------
+
+    def _record_run(self, *args: Any, **kwargs: Any) -> None:
+        """Record the run; nothing that was computed from the cells outside the mechanism."""
+        super()._record_run(*args, **kwargs)
+        if self._noise_multiplier != 0:
+            # exact quantiles and a hash of the data would confirm a guess about a patient, and
+            # the time a run took depends on the cells
+            self.domain = {}
+            self.provenance_.update(data_sha256=None, cpu_seconds=None)
+
+    def _gene_importance(self) -> np.ndarray | None:
+        """Length of each gene's row of the projection: post-processing of what was released."""
+        if self._architecture != "projected" or not bool(self.module.encoder.fitted):
+            return None
+        return self.module.encoder.projection.norm(dim=1).cpu().numpy()
+
+    @torch.inference_mode()
+    def _latent(self, adata: Any, indices: Any, batch_size: int | None) -> np.ndarray:
+        self._require_trained()
+        self.module.eval()
+        parts = [np.zeros((0, self.module.n_latent), dtype=np.float32)]
+        for batch in self._iter_batches(adata, indices, batch_size):
+            found = self.module.inference(batch["X"], gene_mask=batch["gene_mask"])
+            parts.append(found["z"].cpu().numpy())
+        return np.concatenate(parts)
+
+
+def _dense(blocks: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[np.ndarray]]:
+    def made() -> Iterator[np.ndarray]:
+        for block in blocks():
+            yield np.asarray(
+                block.toarray() if hasattr(block, "toarray") else block, dtype=np.float32
+            )
+
+    return made

@@ -1,0 +1,55 @@
+"""Learning from cells that everybody may see, before the private ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sczoo.model.dpdcan._repeatable import repeatable_source
+from sczoo.privacy._projection import fit_projection, unit_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["learn_from_public"]
+
+_STEPS, _BATCH, _RATE = 200, 256, 1e-3
+
+
+def learn_from_public(module: Any, blocks: Sequence[np.ndarray], seed: int) -> None:
+    """Compute the projection and train all weights on public counts, without noise.
+
+    Parameters
+    ----------
+    module
+        The module; changed in place.
+    blocks
+        Counts of the public cells in the model's genes.
+    seed
+        Of the minibatches.
+    """
+    n_cells = sum(map(len, blocks))
+    source = repeatable_source(seed)
+    if module.architecture == "projected" and not bool(module.encoder.fitted):
+        found = fit_projection(
+            lambda: iter(blocks),
+            unit_weights(None, n_cells),
+            n_cells,
+            module.n_latent,
+            profile_noise=0.0,
+            moment_noise=0.0,
+            source=source,
+        )
+        module.encoder.set_projection(found.profile, found.components)
+    module.requires_grad_(True)
+    optimizer = torch.optim.Adam(module.parameters(), lr=_RATE)
+    counts = np.concatenate(blocks)
+    for _ in range(_STEPS):
+        chosen = source.integers(n_cells, min(_BATCH, n_cells))
+        x = torch.as_tensor(counts[chosen], device=module.device)[:, None]
+        optimizer.zero_grad()
+        module.unit_loss(x, source).mean().backward()
+        optimizer.step()
+    module.zero_grad(set_to_none=True)

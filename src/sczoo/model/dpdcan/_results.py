@@ -1,0 +1,135 @@
+"""Results of DPDCAN: embeddings, clusters, and what was spent."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sczoo.errors import InputError
+from sczoo.graph import leiden
+from sczoo.model.dpdcan._report import card_block, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from anndata import AnnData
+    from mudata import MuData
+
+__all__ = ["PrivateResultsMixin"]
+
+
+class PrivateResultsMixin:
+    """What a trained model says about cells, and about its own privacy."""
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | MuData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Return the embedding of each cell.
+
+        The guarantee covers the weights, not this result: the embedding of a **training** cell is
+        a function of that cell and must not be published. Embeddings of other people's cells
+        tell nothing of the training cells.
+
+        Parameters
+        ----------
+        adata
+            Cells, of the training data or new; the model's own by default. Genes are matched by
+            name.
+        indices
+            Cells to use, in this order.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        Cells x latent dimensions, float32.
+        """
+        model: Any = self
+        return model._latent(adata, indices, batch_size)
+
+    def get_cluster_assignments(
+        self,
+        adata: AnnData | MuData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        n_clusters: int | None = None,
+        resolution: float = 1.0,
+        n_neighbors: int = 15,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Cluster cells by their embeddings. No label takes part.
+
+        Made on the spot from the cells given, and not part of what is shared.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As of :meth:`get_latent_representation`.
+        n_clusters
+            Number of clusters, by k-means. By default the nearest of the trained centres if there
+            are any, else Leiden communities.
+        resolution, n_neighbors
+            Of the Leiden algorithm.
+        seed
+            Seed of the algorithm.
+
+        Returns
+        -------
+        Cluster of each cell, integers.
+        """
+        model: Any = self
+        latent = self.get_latent_representation(adata, indices, batch_size)
+        if n_clusters is not None:
+            from sklearn.cluster import KMeans
+
+            if not 1 <= n_clusters <= len(latent):
+                raise InputError(
+                    f"n_clusters={n_clusters}: it must lie between 1 and {len(latent)} cells."
+                )
+            return KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(latent)
+        if model.module.centres is not None:
+            with torch.inference_mode():
+                z = torch.as_tensor(latent, device=model.module.device)
+                return model.module.centres(z).argmin(1).cpu().numpy()
+        return leiden(latent, resolution=resolution, n_neighbors=n_neighbors, seed=seed)
+
+    # --- privacy ------------------------------------------------------------------------------
+
+    @property
+    def epsilon(self) -> float | None:
+        """Epsilon that was spent, by PLD; ``None`` where nothing can be claimed."""
+        model: Any = self
+        if not model._claims or not model.privacy_["releases"]:
+            return None
+        spent = model._ledger.epsilon(model.privacy_["delta"])
+        return spent if math.isfinite(spent) else None
+
+    @property
+    def delta(self) -> float | None:
+        """Delta of the guarantee; ``None`` where nothing can be claimed."""
+        model: Any = self
+        return None if self.epsilon is None else float(model.privacy_["delta"])
+
+    def get_privacy_report(self) -> dict[str, Any]:
+        """Return what was spent, how, and what it does not cover; plain values.
+
+        Returns
+        -------
+        dict
+            ``"guarantee"`` in a sentence, ``"epsilon"`` and ``"delta"`` (``None`` without a
+            guarantee), ``"unit"``, ``"mechanism"``, ``"accountants"`` (epsilon by PLD, PRV and
+            RDP), ``"covers"``, ``"not_covered"``, ``"releases"``.
+        """
+        model: Any = self
+        model._require_trained()
+        return describe(model)
+
+    def _privacy_provenance(self) -> dict[str, Any]:
+        return {"privacy": card_block(self)}
