@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sczoo.base import ZooModelClass
+    from sczoo.model.dpdcan import DPDCAN
     from sczoo.model.gramdr import GramDR
     from sczoo.model.grit import GRIT
     from sczoo.model.scdd import SCDD
@@ -21,13 +22,14 @@ ENTRY_POINT_GROUP = "sczoo.methods"
 
 # class name -> method (its folder, and the prefix of its keys)
 _INDEX = {
+    "DPDCAN": "dpdcan",
     "GramDR": "gramdr",
     "GRIT": "grit",
     "SCDD": "scdd",
     "SCE2TM": "sce2tm",
 }
 
-__all__ = ["GRIT", "SCDD", "SCE2TM", "GramDR", "get_model_class", "list_methods"]
+__all__ = ["DPDCAN", "GRIT", "SCDD", "SCE2TM", "GramDR", "get_model_class", "list_methods"]
 
 
 def list_methods() -> dict[str, str]:
