@@ -87,10 +87,9 @@ class TransferMixin:
         """
         from anndata import AnnData
 
-        from sczoo.base._model import ZooModelClass
         from sczoo.base._reading import matrix_of, read_rows
 
-        if not isinstance(reference_model, ZooModelClass):
+        if not isinstance(reference_model, TransferMixin):
             reference_model = _persistence.load_any(reference_model)
         source = reference_model._expression(adata)
         alignment = reference_model.align_genes(source, min_coverage)

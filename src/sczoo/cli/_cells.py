@@ -137,10 +137,11 @@ def apply(
     quiet_libraries()
     import sczoo
     from sczoo.hub import load
+    from sczoo.hub._transfer import usable
     from sczoo.report import write_report
     from sczoo.report.patient import patient_report, write_h5ad
 
-    model = load(name, registry=registry)
+    model = usable(load(name, registry=registry))
     result = sczoo.transfer(model, adata, layer=layer, min_coverage=min_coverage)
     write_h5ad(adata, output)
     typer.echo(result.alignment.summary())

@@ -70,7 +70,7 @@ def load(
     if artefact.record.kind == "dataset":
         if adata is not None:
             raise InputError(f"{name_or_dir} is a dataset; adata= can be given for models only.")
-        return read_data(artefact)
+        return _with_record(read_data(artefact), artefact)
     model = open_model(artefact)
     if _libraries_differ(artefact):
         difference = run_selftest(model, artefact)
@@ -85,6 +85,16 @@ def load(
     if adata is not None:
         model._attach(adata)
     return model
+
+
+def _with_record(adata: AnnData, artefact: Artefact) -> AnnData:
+    """Give the cells of a dataset what the artefact says of them, and counts as floats."""
+    if adata.X is not None and adata.X.dtype.kind in "ui":
+        adata.X = adata.X.astype("float32")  # as stored they are too narrow to be summed
+    record = artefact.record
+    if record.attributes:
+        adata.uns[record.method] = {**record.attributes, "provenance": dict(record.provenance)}
+    return adata
 
 
 def open_artefact(

@@ -13,13 +13,15 @@ from sczoo.errors import RegistryError
 from sczoo.hub._fields import complete_entry, gather
 from sczoo.hub._gate import inspect
 from sczoo.hub._registry import Location, parse_name
+from sczoo.hub._schema import CardFields, to_document
 from sczoo.hub._store import add_artefact, registry_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from sczoo.base._artefact import Artefact
-    from sczoo.hub._schema import CardFields, RegistryEntry
+    from sczoo.base._record import ArtefactRecord
+    from sczoo.hub._schema import RegistryEntry
 
 __all__ = ["publish"]
 
@@ -44,8 +46,8 @@ def publish(
     Parameters
     ----------
     model_or_dir
-        A trained model, or the folder of a saved artefact. With a model that still has its data,
-        the gate compares with them.
+        A trained model, a distilled set, or the folder of a saved artefact. With a model that
+        still has its data, the gate compares with them.
     name
         ``METHOD/NAME``, in lower case.
     version
@@ -81,6 +83,11 @@ def publish(
         if isinstance(model_or_dir, (str, os.PathLike)):
             source = read_artefact(Path(model_or_dir).expanduser())
             model = _model_of(source)
+        elif _is_small_set(model_or_dir):
+            from sczoo.model.scdd import save_dataset
+
+            model = None
+            source = read_artefact(save_dataset(model_or_dir, Path(scratch) / "saved"))
         else:
             model = model_or_dir
             columns = [code.removeprefix(_CATEGORIES) for code in allow if _CATEGORIES in code]
@@ -88,7 +95,7 @@ def publish(
             source = read_artefact(Path(scratch) / "saved")
         report = inspect(source.path, model, allow=allow)
         report.raise_for_findings()
-        fields = gather(source.record, type(model), card)
+        fields = _gather(source.record, model, card)
 
         def check(finished: Path) -> None:
             inspect(finished, model, allow=allow).raise_for_findings()
@@ -101,6 +108,44 @@ def publish(
             partial(complete_entry, fields, report),
             check,
         )
+
+
+def _is_small_set(data: Any) -> bool:
+    from anndata import AnnData
+
+    if not isinstance(data, AnnData):
+        return False
+    from sczoo.errors import InputError
+    from sczoo.model.scdd import is_small_set
+
+    if not is_small_set(data):
+        raise InputError(
+            "Of AnnData, only distilled sets can be published: what SCDD.distill returned, with "
+            "its uns['scdd']. Patients' cells are none."
+        )
+    return True
+
+
+def _gather(record: ArtefactRecord, model: Any, card: Any) -> dict[str, Any]:
+    """Gather the card's fields; of a dataset, with what its artefact says of itself."""
+    if record.kind == "model":
+        return gather(record, type(model), card)
+    from sczoo.errors import UnknownMethodError
+    from sczoo.model import get_model_class
+
+    try:
+        method_class: Any = get_model_class(record.method)
+    except UnknownMethodError:
+        method_class = None
+    stated = to_document(card) if isinstance(card, CardFields) else dict(card or {})
+    summary = record.attributes.get("summary")
+    if isinstance(summary, str):
+        stated.setdefault("summary", summary)
+    fields = gather(record, method_class, stated)
+    notice = record.attributes.get("notice")
+    if isinstance(notice, str):  # the card says it, whatever its author leaves out
+        fields["limits"] = list(dict.fromkeys([*(fields.get("limits") or []), notice]))
+    return fields
 
 
 def _model_of(source: Artefact) -> Any:

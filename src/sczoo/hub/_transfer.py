@@ -54,13 +54,17 @@ def transfer(
     layer: str | None = None,
     min_coverage: float | None = None,
     registry: Location | Sequence[Location] | None = None,
+    classifier: str | None = None,
 ) -> TransferResult:
     """Align a new patient's genes to a model and write the model's results into `adata`.
+
+    With a distilled dataset instead of a model, a classifier is trained on it first.
 
     Parameters
     ----------
     model_or_name
-        A trained model, the name of a published one, or the folder of a saved one.
+        A trained model, the name of a published one, or the folder of a saved one; or a distilled
+        dataset, in the same three ways.
     adata
         The new patient's cells. Results are written into it; nothing else of it changes.
     layer
@@ -69,6 +73,9 @@ def transfer(
         Smallest acceptable share of the model's genes; 0.8 by default.
     registry
         Further registries for a name.
+    classifier
+        What to train on a distilled dataset: ``"lr"`` (the default), ``"mlp"``, ``"knn"``,
+        ``"rf"`` or ``"scanvi"``.
 
     Returns
     -------
@@ -91,6 +98,7 @@ def transfer(
         from sczoo.hub._load import load
 
         model = load(model_or_name, registry=registry)
+    model = usable(model, classifier)
     if not hasattr(model, "align_genes"):
         raise InputError(
             f"Expected a model, its name or its folder, got {type(model).__name__}. The order is "
@@ -115,6 +123,20 @@ def transfer(
     for warning in warnings:
         logger.warning("%s", warning)
     return TransferResult(alignment, keys, tuple(warnings), outside)
+
+
+def usable(model: Any, classifier: str | None = None) -> Any:
+    """Return a model as it is, and a distilled dataset as a classifier that learns from it."""
+    from anndata import AnnData
+
+    if isinstance(model, AnnData):
+        from sczoo.model.scdd import DistilledClassifier, is_small_set
+
+        if is_small_set(model):
+            return DistilledClassifier(model, classifier or "lr")
+    if classifier is not None:
+        raise InputError("classifier= is for distilled datasets; a model classifies by itself.")
+    return model
 
 
 def _share_outside(model: Any, adata: AnnData, keys: dict[str, str]) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sczoo.model.scdd._dataset import is_small_set, save_dataset
+from sczoo.model.scdd._dataset_classifier import DistilledClassifier
 from sczoo.model.scdd._evaluation import (
     evaluate_distillation,
     evaluation_report,
@@ -17,12 +19,15 @@ __all__ = [
     "SCDD",
     "AutoencoderPlan",
     "DiffusionPlan",
+    "DistilledClassifier",
     "SCDDModule",
     "StudentPlan",
     "evaluate_distillation",
     "evaluation_report",
     "exact_copies",
+    "is_small_set",
     "memorisation",
+    "save_dataset",
     "select_cells",
     "shadow_attack",
     "summarise_evaluation",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from scipy import sparse
 
-__all__ = ["CLASSIFIERS", "ClassifierName", "check_classifiers", "fit_predict"]
+__all__ = ["CLASSIFIERS", "ClassifierName", "check_classifiers", "fit_predict", "fit_scores"]
 
 ClassifierName = Literal["lr", "mlp", "knn", "rf", "scanvi"]
 # all of them read log-normalised values, but for SCANVI, which reads counts
@@ -59,23 +59,35 @@ def fit_predict(
     -------
     The classes of each query.
     """
+    present, scores = fit_scores(name, counts, codes, queries, seed=seed)
+    return [present[found.argmax(axis=1)] for found in scores]
+
+
+def fit_scores(
+    name: str, counts: Any, codes: np.ndarray, queries: list[Any], *, seed: int = 0
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Fit a classifier; return the classes that it knows and their probabilities.
+
+    Parameters are those of :func:`fit_predict`.
+
+    Returns
+    -------
+    Classes ``(n_classes,)``, and for each query ``(n_cells, n_classes)``.
+    """
     present, positions = np.unique(codes, return_inverse=True)
     if len(present) == 1:
-        return [np.full(query.shape[0], present[0]) for query in queries]
+        return present, [np.ones((query.shape[0], 1)) for query in queries]
     if name == "scanvi":
-        found = _scanvi(counts, positions, queries, seed)
-    else:
-        fit = _FITS[name]
-        x = log_normalise(counts)
-        found = fit(x, positions, [log_normalise(query) for query in queries], seed)
-    return [present[classes] for classes in found]
+        return present, _scanvi(counts, positions, queries, seed)
+    x = log_normalise(counts)
+    return present, _FITS[name](x, positions, [log_normalise(query) for query in queries], seed)
 
 
 def _logistic(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=300).fit(x, y)
-    return [model.predict(query) for query in queries]
+    return [model.predict_proba(query) for query in queries]
 
 
 def _neighbours(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
@@ -85,14 +97,14 @@ def _neighbours(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np
     n_neighbors = 1 if per_class < _FEW else 5 if per_class < _MANY else 15
     model = KNeighborsClassifier(min(n_neighbors, len(y)), metric="cosine", algorithm="brute")
     model.fit(x, y)
-    return [model.predict(query) for query in queries]
+    return [model.predict_proba(query) for query in queries]
 
 
 def _forest(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(200, class_weight="balanced", random_state=seed).fit(x, y)
-    return [model.predict(query) for query in queries]
+    return [model.predict_proba(query) for query in queries]
 
 
 def _perceptron(
@@ -134,10 +146,10 @@ def _perceptron(
 
 def _in_blocks(net: Any, query: sparse.csr_matrix, rows: int = 2048) -> np.ndarray:
     parts = [
-        net(torch.as_tensor(query[start : start + rows].toarray())).argmax(1).numpy()
+        net(torch.as_tensor(query[start : start + rows].toarray())).softmax(1).numpy()
         for start in range(0, query.shape[0], rows)
     ]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+    return np.concatenate(parts)
 
 
 def _scanvi(counts: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
@@ -177,12 +189,9 @@ def _scanvi(counts: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[n
             base.train(epochs, batch_size=batch, train_size=1.0, **quiet)
             model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category="unlabelled")
             model.train(epochs, batch_size=batch, train_size=1.0, **quiet)
-            return [
-                np.asarray(
-                    model.predict(cells(query, np.full(query.shape[0], "unlabelled")))
-                ).astype(np.int64)
-                for query in queries
-            ]
+            columns = [str(code) for code in range(int(y.max()) + 1)]
+            new = [cells(query, np.full(query.shape[0], "unlabelled")) for query in queries]
+            return [model.predict(one, soft=True)[columns].to_numpy() for one in new]
         finally:
             lightning.setLevel(level)
             scvi.settings.seed, scvi.settings.verbosity = before, verbosity

@@ -203,6 +203,7 @@ class DistilMixin:
             "class_shares": class_shares,
             "outside_embedding": self.module.embedding_mode if self.module.n_embedding else "none",
             "n_source_cells": len(rows),
+            "source_bytes": int(counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes),
             **best.record(),
         }
         columns = draw_columns(
