@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sczoo.model.dpdcan import DPDCAN
     from sczoo.model.gramdr import GramDR
     from sczoo.model.grit import GRIT
+    from sczoo.model.scagc import SCAGC
     from sczoo.model.scdd import SCDD
     from sczoo.model.sce2tm import SCE2TM
 
@@ -25,11 +26,21 @@ _INDEX = {
     "DPDCAN": "dpdcan",
     "GramDR": "gramdr",
     "GRIT": "grit",
+    "SCAGC": "scagc",
     "SCDD": "scdd",
     "SCE2TM": "sce2tm",
 }
 
-__all__ = ["DPDCAN", "GRIT", "SCDD", "SCE2TM", "GramDR", "get_model_class", "list_methods"]
+__all__ = [
+    "DPDCAN",
+    "GRIT",
+    "SCAGC",
+    "SCDD",
+    "SCE2TM",
+    "GramDR",
+    "get_model_class",
+    "list_methods",
+]
 
 
 def list_methods() -> dict[str, str]:
