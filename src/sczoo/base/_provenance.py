@@ -57,13 +57,24 @@ def fingerprint(adata: AnnData, layer: str | None, rows: np.ndarray | None = Non
     """
     digest = hashlib.sha256()
     for _, block in iter_row_blocks(adata, layer, rows):
-        csr = sparse.csr_matrix(block)
+        digest_block(digest, block)
+    return digest.hexdigest()
+
+
+def digest_block(digest: Any, block: Any) -> None:
+    """Add the non-zero values of a block of rows and their places to `digest`."""
+    if sparse.issparse(block):
+        csr = sparse.csr_matrix(block, copy=True)
         csr.sum_duplicates()
         csr.eliminate_zeros()
-        digest.update(np.diff(csr.indptr).astype("<i8").tobytes())
-        digest.update(csr.indices.astype("<i8").tobytes())
-        digest.update(csr.data.astype("<f8").tobytes())
-    return digest.hexdigest()
+        lengths, columns, values = np.diff(csr.indptr), csr.indices, csr.data
+    else:
+        present = block != 0
+        lengths, columns = present.sum(axis=1), np.nonzero(present)[1]
+        values = block[present]
+    digest.update(lengths.astype("<i8").tobytes())
+    digest.update(columns.astype("<i8").tobytes())
+    digest.update(values.astype("<f8").tobytes())
 
 
 @contextmanager

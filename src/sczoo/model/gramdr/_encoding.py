@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sczoo.model.gramdr._rows import RowBlock
     from sczoo.model.gramdr._state import GeneState, NormaliserName
 
-__all__ = ["Encoded", "encode", "observation_rates", "row_scales"]
+__all__ = ["Encoded", "encode", "observation_rates", "panels_of", "row_scales"]
 
 # A rate below this would give one observation the weight of fifty.
 _SMALLEST_RATE = 0.02
@@ -98,7 +98,7 @@ def encode(
     if block.pattern is None:
         return _encode_counts(block, state, clip, present)
     pattern, values = block.pattern, block.values
-    overlap = np.asarray(pattern @ state.co_observed.T)
+    overlap = np.asarray(pattern @ state.co_observed.T.astype(pattern.dtype), dtype=float)
     if sparse.issparse(values):
         observed = np.asarray(pattern.sum(axis=1), dtype=float).ravel()
         centred = (values - pattern.multiply(state.centre[None, :])).tocsr()
@@ -113,15 +113,15 @@ def encode(
             return Encoded(centred, observed, square, square - kept, overlap)
         square = np.asarray(centred.multiply(centred).sum(axis=1)).ravel()
     else:
-        observed = pattern.sum(axis=1)
-        centred = pattern * (values - state.centre)
+        observed = pattern.sum(axis=1, dtype=float)
+        centred = pattern * (values - state.centre.astype(values.dtype))
         if normaliser == "ht":
             rate = observation_rates(observed, state)
             kept = np.einsum("ij,ij->i", centred / rate, centred)
             centred = centred / rate
             square = np.einsum("ij,ij->i", centred, centred)
             return Encoded(centred, observed, square, square - kept, overlap)
-        square = np.einsum("ij,ij->i", centred, centred)
+        square = np.einsum("ij,ij->i", centred, centred).astype(float)
     return Encoded(centred, observed, square, np.zeros(len(square)), overlap)
 
 
@@ -129,31 +129,41 @@ def _encode_counts(
     block: RowBlock, state: GeneState, clip: float | None, present: np.ndarray
 ) -> Encoded:
     x = block.values
-    # An unknown batch is taken to have measured whatever genes the data have.
-    panel = np.ones((len(block.batch), 1)) * present
-    known = block.batch >= 0
-    panel[known] *= state.panel[block.batch[known]]
-    share = panel @ state.mean
-    total = np.asarray(x.multiply(panel).sum(axis=1)).ravel() if (panel == 0).any() else None
-    if total is None:
-        total = np.asarray(x.sum(axis=1), dtype=float).ravel()
-    else:
-        x = x.multiply(panel).tocsr()
-    depth = np.divide(total, share, out=np.zeros_like(total), where=share > 0)
+    panels, which = panels_of(block.batch, state, present)
     rows = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
-    clipped = clip_counts(x.data, depth[rows], state.mean[x.indices], clip)
-    weight = state.scale[x.indices]
+    counts = x.data
+    if (panels == 0).any():
+        counts = counts * panels[which[rows], x.indices]
+    total = np.bincount(rows, counts, minlength=x.shape[0])
+    share = (panels @ state.mean)[which]
+    depth = np.divide(total, share, out=np.zeros_like(total), where=share > 0)
+    clipped = clip_counts(counts, depth[rows], state.mean[x.indices], clip)
+    weighted = clipped * state.scale[x.indices]
     # The noise of a clipped count is that of the count, shrunk as the count was.
-    spread = np.divide(clipped**2, x.data, out=np.zeros_like(clipped), where=x.data > 0)
+    spread = np.divide(weighted**2, counts, out=np.zeros_like(weighted), where=counts > 0)
     safe = np.where(depth > 0, depth, 1.0)
-    noise = np.bincount(rows, weight**2 * spread, minlength=x.shape[0]) / safe**2
-    values = sparse.csr_matrix((clipped * weight, x.indices, x.indptr), shape=x.shape)
+    noise = np.bincount(rows, spread, minlength=x.shape[0]) / safe**2
     offset = state.centre * state.scale
-    cross = np.asarray(values @ offset).ravel()
-    square = np.asarray(values.multiply(values).sum(axis=1)).ravel() / safe**2
-    square += panel @ offset**2 - 2 * cross / safe
-    overlap = panel @ state.panel.T
+    cross = np.bincount(rows, weighted * offset[x.indices], minlength=x.shape[0])
+    square = np.bincount(rows, weighted**2, minlength=x.shape[0]) / safe**2
+    square += (panels @ offset**2)[which] - 2 * cross / safe
+    values = sparse.csr_matrix((weighted, x.indices, x.indptr), shape=x.shape)
+    overlap = (panels @ state.panel.T)[which]
     return Encoded(values, depth, np.where(depth > 0, square, 0.0), noise, overlap)
+
+
+def panels_of(
+    batch: np.ndarray, state: GeneState, present: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the panels of the batches of a block, ``(u, D)``, and which one each cell has.
+
+    An unknown batch is taken to have measured whatever genes the data have.
+    """
+    codes, which = np.unique(batch, return_inverse=True)
+    panels = np.ones((len(codes), 1)) * (present & (state.mean > 0))
+    known = codes >= 0
+    panels[known] *= state.panel[codes[known]]
+    return panels, which
 
 
 def clip_counts(

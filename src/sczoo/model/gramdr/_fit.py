@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _OVERSAMPLING, _START_SEED = 10, 0
 # Up to this many genes the genes' covariance gives a start that is nearly the answer.
 _MOST_GENES_FOR_COVARIANCE = 3000
-_COVARIANCE_STEPS, _COVARIANCE_TOLERANCE = 40, 1e-7
+_COVARIANCE_STEPS = 40
 # An eigenvalue this small beside what was subtracted from the diagonal is noise.
 _NOISE_FLOOR = 0.1
 
@@ -116,7 +116,7 @@ class GramFit:
         solver = BlockKrylov(apply, rng.standard_normal((n_genes, width)), width)
         for _ in range(_COVARIANCE_STEPS):
             solver.step()
-            if solver.residual() <= _COVARIANCE_TOLERANCE:
+            if solver.residual() <= 0.1 * self.tol:
                 break
         genes = solver.vectors(width)
         inverse = self.operator._inverse
@@ -182,6 +182,7 @@ class GramFit:
         share = max(1.0 - explained / max(float(state.total), 1e-300), 0.0)
         mean_square = float(operator.diagonal[seen].sum() / (operator.weight[seen] ** 2).sum())
         state.residual_variance = np.asarray(share * max(mean_square, 0.0))
+        state.signal_variance = np.asarray((1.0 - share) * max(mean_square, 0.0))
 
     def _positive_mass(self, found: float) -> float:
         if not hasattr(self, "_mass"):

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from sczoo.errors import InputError
+from sczoo.model.gramdr._encoding import panels_of
 from sczoo.model.gramdr._pairwise import pairwise_gram
 
 if TYPE_CHECKING:
@@ -107,12 +108,10 @@ def _part(projector: Projector, block: Any) -> dict[str, Any]:
     part: dict[str, Any] = {"rows": block.rows, "batch": block.batch, "pattern": block.pattern}
     if projector.normaliser == "depth":
         inverse = np.divide(1.0, observed, out=np.zeros_like(observed), where=observed > 0)
-        offset = projector.offset(block)
-        assert offset is not None
-        panel = (offset != 0).astype(float)
-        if not (projector.state.centre != 0).any():
-            known = np.maximum(block.batch, 0)
-            panel = projector.state.panel[known] * projector.present
+        state = projector.state
+        panels, which = panels_of(block.batch, state, projector.present)
+        panel = panels[which]
+        offset = panel * (state.centre * state.scale)
         part |= {
             "values": sparse.diags(inverse) @ encoded.values,
             "offset": offset * (observed > 0)[:, None],

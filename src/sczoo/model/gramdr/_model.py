@@ -16,7 +16,7 @@ from sczoo.model.gramdr._fit import GramFit
 from sczoo.model.gramdr._module import GramDRModule
 from sczoo.model.gramdr._operator import GramOperator
 from sczoo.model.gramdr._pairwise import PairwiseOperator
-from sczoo.model.gramdr._reading import ReadingMixin, content_digest
+from sczoo.model.gramdr._reading import ReadingMixin, mask_digest
 from sczoo.model.gramdr._results import GramResultsMixin
 from sczoo.model.gramdr._rows import RowReader
 from sczoo.model.gramdr._scree import check_n_latent
@@ -92,7 +92,7 @@ class GramDR(GramSetupMixin, ReadingMixin, GramResultsMixin, ZooModelClass):
     _method: ClassVar[str] = "gramdr"
     _module_cls = GramDRModule
     _training_plan_cls = GramDRTrainingPlan
-    _data_splitter_cls = FitDataModule
+    _data_splitter_cls = FitDataModule  # type: ignore[assignment]
     _input_scale: ClassVar[InputScale] = "counts"
     _saved_attributes: ClassVar[tuple[str, ...]] = ("fitted_on_",)
     _summary: ClassVar[str] = (
@@ -208,7 +208,7 @@ class GramDR(GramSetupMixin, ReadingMixin, GramResultsMixin, ZooModelClass):
         self,
         max_epochs: int = 40,
         *,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         max_memory_gib: float = 2.0,
         accelerator: str = "cpu",
         devices: int | list[int] | str = 1,
@@ -314,10 +314,7 @@ class GramDR(GramSetupMixin, ReadingMixin, GramResultsMixin, ZooModelClass):
         reader = RowReader(
             source, self._layer, self._mask, self._mask_layer, consensus=consensus, **arguments
         )
-        whole = len(rows) == source.n_obs
-        self.fitted_on_ = (
-            content_digest(source, self._layer, self._mask_layer, None) if whole else ""
-        )
+        self.fitted_on_ = mask_digest(source, self._mask_layer, None)
         n_batch, n_genes, n_components = self.module.loadings.shape
         return GramFit(
             reader,

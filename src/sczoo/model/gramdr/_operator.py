@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import blas
 
 from sczoo.model.gramdr._encoding import encode, row_scales
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GramOperator"]
 
-# From this many values on, blocks and vectors are kept in single precision.
-_SINGLE_ABOVE = 20_000_000
 _SPARSE_PRODUCT_BELOW = 0.08
 
 
@@ -61,9 +60,9 @@ class GramOperator:
         self.state = state
         self.normaliser = normaliser
         self.clip = clip
-        n, n_genes = reader.n_cells, reader.n_genes
+        n = reader.n_cells
         self.shape = (n, n)
-        self.dtype = np.float64 if n * n_genes <= _SINGLE_ABOVE else np.float32
+        self.dtype = reader.dtype
         self._limit = max_memory_gib * 2**30
         self._cache: list[tuple[np.ndarray, Any]] | None = []
         self._read(weight_power)
@@ -146,7 +145,9 @@ class GramOperator:
                 part = values if chosen is None else values[chosen]
                 out[code] += part.T @ (scaled if chosen is None else scaled[chosen])
             if self._offset is not None:
-                np.add.at(sums, self.batch[rows], self._shift[rows, None] * vectors[rows])
+                shifted = self._shift[rows, None] * vectors[rows]
+                for code, chosen in _by_batch(self.batch[rows], n_batch):
+                    sums[code] += (shifted if chosen is None else shifted[chosen]).sum(axis=0)
         if self._offset is not None:
             out -= self._offset[:, :, None] * sums[:, None, :]
         return out
@@ -176,6 +177,7 @@ class GramOperator:
     def gene_covariance(self) -> np.ndarray:
         r"""Return :math:`\sum_i \tilde Z_i^\top\tilde Z_i/H_{b(i)b(i)}`, ``(D, D)``, float64."""
         n_genes = self.reader.n_genes
+        lower = np.zeros((n_genes, n_genes))
         own = np.sqrt(np.diag(self._inverse))[self.batch]
         out = np.zeros((n_genes, n_genes))
         cross = np.zeros((len(self.state.panel), n_genes))
@@ -187,23 +189,29 @@ class GramOperator:
                 if density < _SPARSE_PRODUCT_BELOW:
                     out += (scaled.T @ scaled).toarray()
                 else:
-                    full = scaled.toarray()
-                    out += full.T @ full
+                    lower += _inner(scaled.toarray())
             else:
                 scaled = factor[:, None] * values
-                out += scaled.T @ scaled
+                lower += _inner(scaled)
             if self._offset is not None:
                 weight = self._shift[rows] * own[rows]
                 for code, chosen in _by_batch(self.batch[rows], len(cross)):
                     part = scaled if chosen is None else scaled[chosen]
                     by = weight if chosen is None else weight[chosen]
                     cross[code] += np.asarray(part.T @ by).ravel()
+        out += np.tril(lower) + np.tril(lower, -1).T
         if self._offset is not None:
             mass = np.bincount(self.batch, (self._shift * own) ** 2, minlength=len(cross))
             for offset, along, total in zip(self._offset, cross, mass, strict=True):
                 out -= np.outer(along, offset) + np.outer(offset, along)
                 out += total * np.outer(offset, offset)
         return out
+
+
+def _inner(rows: np.ndarray) -> np.ndarray:
+    """Return the lower half of ``rows.T @ rows`` at half the work of a general product."""
+    syrk = blas.get_blas_funcs("syrk", (rows,))
+    return syrk(1.0, rows.T, lower=1)  # the transpose of a C array is what BLAS reads
 
 
 def row_precision(observed: np.ndarray, r: np.ndarray, normaliser: NormaliserName) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sczoo.model.gramdr._encoding import encode, row_scales
+from sczoo.model.gramdr._encoding import encode, panels_of, row_scales
 from sczoo.model.gramdr._operator import row_precision
 
 if TYPE_CHECKING:
@@ -73,14 +73,12 @@ class Projector:
             return row_scales(encoded, block.batch, self.state, self.normaliser)
         return new_row_scales(encoded, self.state, self.normaliser)
 
-    def offset(self, block: RowBlock) -> np.ndarray | None:
-        """Return what is subtracted from the rows of counts, ``(m, D)``; else ``None``."""
+    def offset(self, block: RowBlock) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return what is subtracted from rows of counts, ``(u, D)``, and which each cell has."""
         if self.normaliser != "depth":
             return None
-        panel = np.ones((len(block.batch), 1)) * (self.present & (self.state.mean > 0))
-        known = block.batch >= 0
-        panel[known] *= self.state.panel[block.batch[known]]
-        return panel * (self.state.centre * self.state.scale)
+        panels, which = panels_of(block.batch, self.state, self.present)
+        return panels * (self.state.centre * self.state.scale), which
 
     def __call__(self, block: RowBlock) -> np.ndarray:
         """Return the coordinates of a block of cells, ``(m, K)``; zero for unobserved cells."""
@@ -93,7 +91,7 @@ class Projector:
             if offset is not None:
                 depth = encoded.observed[:, None]
                 product = np.divide(product, depth, out=np.zeros_like(product), where=depth > 0)
-                product -= offset @ loadings
+                product -= (offset[0] @ loadings)[offset[1]]
             shared = between[:, code, None]
             latent += np.divide(product, shared, out=np.zeros_like(product), where=shared > 0)
         if self.joint:

@@ -6,10 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from sczoo import _compat
-from sczoo.base._reading import BLOCK_ROWS, iter_row_blocks, resolve_indices
+from sczoo.base._provenance import digest_block
+from sczoo.base._reading import iter_row_blocks, resolve_indices
 from sczoo.errors import InputError
 from sczoo.model.gramdr._consensus import observed_by_vote
 from sczoo.model.gramdr._projection import Projector
@@ -89,34 +89,28 @@ class ReadingMixin:
     def _is_fitted_data(self, reader: RowReader, source: AnnData) -> bool:
         """Whether these are the very cells of the fit, whoever holds them and in what storage."""
         model: Any = self
-        if not model.fitted_on_ or source.n_obs != model.provenance_.get("n_cells"):
+        if source.n_obs != model.provenance_.get("n_cells") or (reader.batch < 0).any():
             return False
         alignment = reader.alignment
         if alignment is not None and not alignment.present.all():
             return False
-        if (reader.batch < 0).any():
+        digest = hashlib.sha256()
+        for _, block in iter_row_blocks(source, model._layer):
+            digest_block(digest, block if alignment is None else alignment.apply(block))
+        if digest.hexdigest() != model.provenance_.get("data_sha256"):
             return False
-        return content_digest(source, model._layer, model._mask_layer, alignment) == (
-            model.fitted_on_
-        )
+        return mask_digest(source, model._mask_layer, alignment) == model.fitted_on_
 
     def _check_field(self, name: str) -> dict[str, Any]:
         model: Any = self
         return model.registry_[_compat.FIELD_REGISTRIES].get(name, {})
 
 
-def content_digest(
-    adata: AnnData, layer: str | None, mask_layer: str | None, alignment: GeneAlignment | None
-) -> str:
-    """SHA-256 of values and mask in the model's order of genes, whatever the storage."""
+def mask_digest(adata: AnnData, mask_layer: str | None, alignment: GeneAlignment | None) -> str:
+    """SHA-256 of the mask in the model's order of genes; ``""`` without a layer of its own."""
+    if mask_layer is None:
+        return ""
     digest = hashlib.sha256()
-    for name in (layer,) if mask_layer is None else (layer, mask_layer):
-        for _, block in iter_row_blocks(adata, name, block_rows=BLOCK_ROWS):
-            aligned = block if alignment is None else alignment.apply(block)
-            csr = sparse.csr_matrix(aligned, copy=True)
-            csr.sum_duplicates()
-            csr.eliminate_zeros()
-            digest.update(np.diff(csr.indptr).astype("<i8").tobytes())
-            digest.update(csr.indices.astype("<i8").tobytes())
-            digest.update(np.nan_to_num(csr.data.astype("<f8"), nan=np.nan).tobytes())
+    for _, block in iter_row_blocks(adata, mask_layer):
+        digest_block(digest, block if alignment is None else alignment.apply(block))
     return digest.hexdigest()

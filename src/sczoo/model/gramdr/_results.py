@@ -136,7 +136,8 @@ class GramResultsMixin:
         One row per cell. ``observed``: number of observed values, for counts the depth.
         ``standard_error``: root mean square over the components of the error to expect,
         :math:`\sigma_i\lVert M_i\circ W_k\rVert/n_i`. ``reliability``: share of the variance of
-        the coordinates that is not that error, from 0 (nothing known) to 1.
+        the coordinates that is not that error, from 0 (nothing known) to 1. With
+        :math:`\sigma_i^2` the noise of the values and the signal in what was not observed.
         """
         model: Any = self
         model._require_trained()
@@ -162,7 +163,10 @@ class GramResultsMixin:
                         where=seen[:, None],
                     )
                 else:
-                    spread = np.asarray(block.pattern @ loadings) * float(state.residual_variance)
+                    # noise of what was seen, and the chance of what was not
+                    absent = 1.0 - encoded.observed / reader.n_genes
+                    variance = state.residual_variance + absent * state.signal_variance
+                    spread = np.asarray(block.pattern @ loadings) * variance[:, None]
                 shared = between[:, code, None] ** 2
                 error += np.divide(spread, shared, out=np.zeros_like(error), where=shared > 0)
             share = np.where(seen[:, None], prior / (prior + error), 0.0)

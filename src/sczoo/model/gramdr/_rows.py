@@ -24,6 +24,8 @@ __all__ = ["MASKS", "MaskName", "RowBlock", "RowReader"]
 MaskName = Literal["counts", "explicit", "consensus", "nonzero"]
 MASKS: tuple[str, ...] = ("counts", "explicit", "consensus", "nonzero")
 
+# From this many values on, blocks and vectors are kept in single precision.
+_SINGLE_ABOVE = 20_000_000
 # A dense block of this many values takes 64 MB.
 _BLOCK_VALUES = 8_000_000
 _FEWEST_ROWS, _MOST_ROWS = 256, 4096
@@ -40,7 +42,8 @@ class RowBlock:
     rows
         Positions among the cells read, ``(m,)``.
     values
-        Values, ``(m, n_genes)``, CSR or dense, float64, zero where not observed.
+        Values, ``(m, n_genes)``, CSR or dense, zero where not observed; float64, or float32 for
+        large data.
     pattern
         One where a value was observed, CSR or dense, ``(m, n_genes)``; ``None`` for counts, whose
         zeros are observations.
@@ -105,6 +108,8 @@ class RowReader:
         self.check = check
         self.consensus = consensus
         self.n_genes = n_genes
+        large = len(self.indices) * n_genes > _SINGLE_ABOVE
+        self.dtype = np.float32 if large else np.float64
         self.block_rows = int(np.clip(_BLOCK_VALUES // max(n_genes, 1), _FEWEST_ROWS, _MOST_ROWS))
 
     @property
@@ -150,9 +155,9 @@ class RowReader:
     def _split(self, block: Any, seen: Any) -> tuple[Any, Any]:
         """Separate a block into values and the pattern of what was observed."""
         if self.mask == "counts":
-            return _as_csr(block), None
+            return _as_csr(block, self.dtype), None
         if self.mask == "nonzero":
-            values = _as_csr(block)
+            values = _as_csr(block, self.dtype)
             values.eliminate_zeros()
             pattern = values.copy()
             pattern.data = np.ones_like(pattern.data)
@@ -162,30 +167,33 @@ class RowReader:
             if self.consensus is None:
                 raise InputError("A consensus mask needs the clusters of a trained model.")
             pattern = self.consensus(dense) & self.present
-            return np.where(pattern, dense, 0.0), pattern.astype(np.float64)
+            return np.where(pattern, dense, 0.0), pattern.astype(self.dtype)
         if seen is not None and sparse.issparse(seen) and sparse.issparse(block):
-            pattern = _as_csr(seen)
+            pattern = _as_csr(seen, self.dtype)
             pattern.eliminate_zeros()
             pattern.data = np.ones_like(pattern.data)
-            values = _as_csr(block)
+            values = _as_csr(block, self.dtype)
             if np.isnan(values.data).any():  # NaN is missing whatever the layer says
                 gone = values.copy()
-                gone.data = np.isnan(gone.data).astype(np.float64)
+                gone.data = np.isnan(gone.data).astype(self.dtype)
                 gone.eliminate_zeros()
                 pattern = (pattern - pattern.multiply(gone)).tocsr()
                 pattern.eliminate_zeros()
                 values = without_missing(values)
             values = values.multiply(pattern).tocsr()
             return _dense_if_full(values, pattern)
-        dense = _as_dense(block)
-        observed = ~np.isnan(dense) & self.present
+        dense = np.array(block.toarray() if sparse.issparse(block) else block, dtype=self.dtype)
+        missing = np.isnan(dense)
+        if not self.present.all():
+            missing |= ~self.present
         if seen is not None:
-            observed &= _as_dense(seen) != 0
-        return np.where(observed, dense, 0.0), observed.astype(np.float64)
+            missing |= (seen.toarray() if sparse.issparse(seen) else seen) == 0
+        dense[missing] = 0.0
+        return dense, (~missing).astype(self.dtype)
 
 
-def _as_csr(block: Any) -> sparse.csr_matrix:
-    csr = sparse.csr_matrix(block, dtype=np.float64, copy=True)
+def _as_csr(block: Any, dtype: Any) -> sparse.csr_matrix:
+    csr = sparse.csr_matrix(block, dtype=dtype, copy=True)
     csr.sum_duplicates()
     return csr
 

@@ -82,7 +82,9 @@ class BlockKrylov:
         self._projected = projected
         scale = float(np.linalg.norm(product)) + 1e-300
         self._next, remainder = orthonormal(rest, scale)
-        if self._next.shape[1]:  # once more: rounding must not bring old directions back
+        smallest = np.linalg.norm(remainder, axis=1).min(initial=np.inf)
+        # Where little was left, rounding must not bring old directions back.
+        if self._next.shape[1] and smallest < scale * float(np.finfo(product.dtype).eps) ** 0.5:
             for b in self._basis:
                 self._next -= b @ (b.T @ self._next)
             self._next, correction = orthonormal(self._next, 1.0)

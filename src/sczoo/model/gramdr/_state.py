@@ -52,8 +52,8 @@ class GeneState:
         Number of components kept; ``()``.
     total
         Trace of the weighted Gram matrix; ``()``.
-    residual_variance
-        Variance of an observed value that the components do not explain; ``()``.
+    residual_variance, signal_variance
+        Variance of a value that the components do not explain, and that they do; ``()``.
     """
 
     mean: np.ndarray
@@ -72,6 +72,7 @@ class GeneState:
     n_kept: np.ndarray
     total: np.ndarray
     residual_variance: np.ndarray
+    signal_variance: np.ndarray
 
     @classmethod
     def empty(cls, n_genes: int, n_batch: int, n_components: int) -> GeneState:
@@ -93,6 +94,7 @@ class GeneState:
             n_kept=np.zeros((), dtype=np.int64),
             total=np.ones(()),
             residual_variance=np.ones(()),
+            signal_variance=np.zeros(()),
         )
 
     @classmethod

@@ -6,11 +6,15 @@ import logging
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from scipy import sparse
 
 from sczoo.errors import EmptyDataError
-from sczoo.model.gramdr._encoding import Encoded, clip_counts, row_scales
+from sczoo.model.gramdr._encoding import Encoded, clip_counts, panels_of, row_scales
+from sczoo.model.gramdr._rows import RowBlock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sczoo.model.gramdr._rows import RowReader
     from sczoo.model.gramdr._state import GeneState, NormaliserName
 
@@ -21,6 +25,7 @@ logger = logging.getLogger(__name__)
 GeneScaling = Literal["poisson", "none"]
 _SWEEPS = 40
 _SWEEP_TOLERANCE = 1e-9
+_KEPT_PATTERN_BYTES = 512 * 2**20
 # A gene without a single count in a batch was not measured there if this many were expected.
 _EXPECTED_COUNTS = 10.0
 _FEW_SHARED = 50
@@ -52,9 +57,18 @@ def _fit_masks(
     total, seen = np.zeros(n_genes), np.zeros(n_genes)
     unseen_cells = 0
     most = 0
+    patterns: list[RowBlock] | None = []
+    size = 0.0
     for block in reader:
-        total += np.asarray(block.values.sum(axis=0)).ravel()
-        seen += np.asarray(block.pattern.sum(axis=0)).ravel()
+        if patterns is not None:
+            light = _light(block)
+            size += (
+                light.pattern.nnz * 8.0 if sparse.issparse(block.pattern) else light.pattern.nbytes
+            )
+            patterns.append(light)
+            patterns = patterns if size <= _KEPT_PATTERN_BYTES else None
+        total += np.asarray(block.values.sum(axis=0, dtype=np.float64)).ravel()
+        seen += np.asarray(block.pattern.sum(axis=0, dtype=np.float64)).ravel()
         per_cell = np.asarray(block.pattern.sum(axis=1)).ravel()
         unseen_cells += int((per_cell == 0).sum())
         most = max(most, int(per_cell.max(initial=0)))
@@ -80,15 +94,25 @@ def _fit_masks(
     if normaliser == "ht":
         state.coupling = np.full((1, 1), float(n_genes))
     if normaliser in ("rank1", "pairwise"):
-        _fit_co_observation(reader, state, normaliser)
+        _fit_co_observation(reader, patterns or reader, state, normaliser)
 
 
-def _fit_co_observation(reader: RowReader, state: GeneState, normaliser: NormaliserName) -> None:
+def _light(block: RowBlock) -> RowBlock:
+    """Return a block with its pattern alone, a byte per value."""
+    return RowBlock(block.rows, None, block.pattern.astype(bool), block.batch)
+
+
+def _fit_co_observation(
+    reader: RowReader,
+    blocks: Iterable[RowBlock],
+    state: GeneState,
+    normaliser: NormaliserName,
+) -> None:
     r"""Alternate least squares of :math:`(MM^\top)_{ij} \approx r_i r_j H_{b(i)b(j)}`, i ≠ j."""
     n_batch = len(state.panel)
     q = np.zeros((n_batch, reader.n_genes))
     counted = np.zeros(n_batch)
-    for block in reader:  # start: r_i = sqrt(m_i)
+    for block in blocks:  # start: r_i = sqrt(m_i)
         r = np.sqrt(np.asarray(block.pattern.sum(axis=1), dtype=float).ravel())
         _add(q, block, r)
         counted += np.bincount(block.batch, r**2, minlength=n_batch)
@@ -99,7 +123,8 @@ def _fit_co_observation(reader: RowReader, state: GeneState, normaliser: Normali
         q = np.zeros_like(q)
         mass, self_seen, fourth = np.zeros(n_batch), np.zeros(n_batch), np.zeros(n_batch)
         scales = np.zeros(reader.n_cells)
-        for block in reader:
+        for block in blocks:
+            block = RowBlock(block.rows, None, block.pattern.astype(reader.dtype), block.batch)
             encoded = _overlaps(block, state)
             r = row_scales(encoded, block.batch, state, normaliser)[0]
             scales[block.rows] = r
@@ -119,14 +144,16 @@ def _fit_co_observation(reader: RowReader, state: GeneState, normaliser: Normali
         state.coupling = np.maximum(coupling / np.outer(unit, unit), 0.0)
         if previous.size:
             change = float(np.linalg.norm(scales - previous))
-            if change < _SWEEP_TOLERANCE * float(np.linalg.norm(scales)):
+            rounding = 20 * float(np.finfo(reader.dtype).eps)
+            if change < max(_SWEEP_TOLERANCE, rounding) * float(np.linalg.norm(scales)):
                 break
         previous = scales
-    _warn_of_few_shared(state, reader)
+    _warn_of_few_shared(state)
 
 
-def _add(q: np.ndarray, block: object, r: np.ndarray) -> None:
-    pattern, batch = block.pattern, block.batch  # type: ignore[attr-defined]
+def _add(q: np.ndarray, block: RowBlock, r: np.ndarray) -> None:
+    pattern, batch = block.pattern, block.batch
+    r = r.astype(pattern.dtype if pattern.dtype.kind == "f" else np.float64)
     if len(q) == 1:
         q[0] += np.asarray(pattern.T @ r).ravel()
         return
@@ -135,14 +162,15 @@ def _add(q: np.ndarray, block: object, r: np.ndarray) -> None:
         q[code] += np.asarray(pattern[chosen].T @ r[chosen]).ravel()
 
 
-def _overlaps(block: object, state: GeneState) -> Encoded:
-    pattern = block.pattern  # type: ignore[attr-defined]
+def _overlaps(block: RowBlock, state: GeneState) -> Encoded:
+    pattern = block.pattern
     observed = np.asarray(pattern.sum(axis=1), dtype=float).ravel()
     zero = np.zeros(len(observed))
-    return Encoded(None, observed, zero, zero, np.asarray(pattern @ state.co_observed.T))
+    overlap = np.asarray(pattern @ state.co_observed.T.astype(pattern.dtype), dtype=float)
+    return Encoded(None, observed, zero, zero, overlap)
 
 
-def _warn_of_few_shared(state: GeneState, reader: RowReader) -> None:
+def _warn_of_few_shared(state: GeneState) -> None:
     if len(state.panel) == 1:
         return
     if (state.coupling == 0).any():
@@ -220,11 +248,11 @@ def _clipped_centre(reader: RowReader, state: GeneState, clip: float) -> np.ndar
     exposure = np.zeros(n_genes)
     for block in reader:
         x = block.values
-        panel = state.panel[block.batch]
-        share = panel @ state.mean
+        panels, which = panels_of(block.batch, state, np.ones(n_genes, dtype=bool))
+        share = (panels @ state.mean)[which]
         depth = np.asarray(x.sum(axis=1), dtype=float).ravel() / np.maximum(share, 1e-300)
         rows = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
         clipped = clip_counts(x.data, depth[rows], state.mean[x.indices], clip)
         total += np.bincount(x.indices, clipped, minlength=n_genes)
-        exposure += panel.T @ depth
+        exposure += panels.T @ np.bincount(which, depth, minlength=len(panels))
     return np.divide(total, exposure, out=np.zeros(n_genes), where=exposure > 0)
