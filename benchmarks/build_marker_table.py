@@ -25,6 +25,8 @@ RESOURCES = Path(
     os.environ.get("SCZOO_RESOURCES_DIR", ROOT.parent / "shared" / "data" / "resources")
 )
 OUT = ROOT / "src" / "sczoo" / "model" / "grit"
+PARENTS = Path(__file__).with_name("curated_parents.txt")
+ROOT_TERM = "CL:0000000"
 MIN_GENES = 5
 CURATED = Path(__file__).with_name("curated_markers.txt")
 
@@ -58,10 +60,19 @@ def known_markers() -> list[set[str]]:
     ]
 
 
+def curated_parents() -> dict[str, list[str]]:
+    """Read the parents that the ontology's table lacks."""
+    lines = [line for line in PARENTS.read_text().splitlines() if line[0] != "#"]
+    return {line.split(" | ")[0]: line.split(" | ")[1].split() for line in lines}
+
+
 def ontology_slice(terms: list[str]) -> pd.DataFrame:
     """Terms and all their ancestors: identifier, name, parents, definition."""
     everything = _resource("cell_ontology_cl_basic_2022-09-15.tsv.gz", sep="\t")
     everything = everything.set_index("cl_id")
+    added = curated_parents()
+    for term, above in added.items():
+        everything.loc[term, "is_a"] = ",".join(above)
     wanted, stack = set(), list(terms)
     while stack:
         term = stack.pop()
@@ -71,6 +82,9 @@ def ontology_slice(terms: list[str]) -> pd.DataFrame:
             sys.exit(f"{term} is not a term of the Cell Ontology")
         wanted.add(term)
         stack += [p for p in everything.at[term, "is_a"].replace("|", ",").split(",") if p]
+    orphans = [t for t in sorted(wanted) if t != ROOT_TERM and not everything.at[t, "is_a"]]
+    if orphans:
+        sys.exit(f"no parents: {orphans}; add them to {PARENTS.name}")
     found = everything.loc[sorted(wanted), ["name", "is_a", "definition"]]
     found["is_a"] = found["is_a"].str.replace("|", ",", regex=False)
     return found.reset_index().rename(columns={"is_a": "parents"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -191,7 +192,8 @@ class GRIT(GRITSetupMixin, GRITQueryMixin, GRITResultsMixin, ZooModelClass):
         name, terms = self._resolve_scorer(scorer), dict(class_terms or {})
         if name == "markers":
             markers, terms = self._resolve_markers(markers, classes, tissue, species, terms)
-            class_names = list(markers)
+            # JSON does not keep the order of a mapping
+            class_names = sorted(markers)
         elif markers is not None or classes is not None or tissue is not None:
             raise InputError(
                 f"classes, tissue and markers choose from the marker table, but the scorer is "
@@ -201,8 +203,11 @@ class GRIT(GRITSetupMixin, GRITQueryMixin, GRITResultsMixin, ZooModelClass):
             class_names = self._resolve_classes(name, class_names)
             terms = {**_known_terms(class_names), **terms}
         self._scorer_name = name
-        self._markers = None if markers is None else check_markers(markers)
         self._classes = check_classes(class_names, "class_names")
+        self._markers = None
+        if markers is not None:
+            checked = check_markers(markers)
+            self._markers = {name: checked[name] for name in self._classes}
         self._terms = terms
         self._n_neighbors, self._n_components = int(n_neighbors), int(n_components)
         self._weights, self._input_kind = weights, input_kind
@@ -342,14 +347,18 @@ class GRIT(GRITSetupMixin, GRITQueryMixin, GRITResultsMixin, ZooModelClass):
                 check_n_neighbors(self._n_neighbors, self.adata.n_obs)
         plan = {**dict(trainer_kwargs.pop("plan_kwargs", None) or {}), "solve": self._fit}
         try:
-            self._train(
-                max_epochs=max_epochs,
-                batch_size=batch_size or 128,
-                accelerator=accelerator,
-                devices=devices,
-                plan_kwargs=plan,
-                **trainer_kwargs,
-            )
+            with warnings.catch_warnings():
+                # Lightning misses an optimiser and a longer log: there are none on purpose
+                for message in (".*returned `None`.*", ".*logging interval.*"):
+                    warnings.filterwarnings("ignore", message=message)
+                self._train(
+                    max_epochs=max_epochs,
+                    batch_size=batch_size or 128,
+                    accelerator=accelerator,
+                    devices=devices,
+                    plan_kwargs=plan,
+                    **trainer_kwargs,
+                )
         finally:
             if self._state is not None and isinstance(self.history_, dict):
                 self.history_["residual"] = pd.DataFrame(

@@ -184,6 +184,13 @@ class GRITQueryMixin:
             self.module.keep(loadings=components.loadings)
         return project(cells.expression, components)
 
+    def _coordinates(self: Any, data: AnnData | MuData) -> np.ndarray:
+        """Coordinates of cells on the training cells' principal components."""
+        if not self._needs_expression:
+            source = self._expression(data)
+            return np.zeros((source.n_obs, self._n_components), dtype=np.float32)
+        return project(self._read_cells(data, checked=False).expression, self.module.components)
+
     def _representation(self, source: AnnData, key: str) -> np.ndarray:
         if key not in source.obsm:
             known = ", ".join(sorted(map(str, source.obsm.keys()))) or "nothing"

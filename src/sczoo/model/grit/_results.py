@@ -117,7 +117,18 @@ class GRITResultsMixin:
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
     ) -> np.ndarray:
-        return self.get_refined_scores(adata, indices=indices, batch_size=batch_size)
+        """Refined scores; coordinates of cells that have no scores, such as a self-test's."""
+        model: Any = self
+        key = model._setup_arguments.get("logits_key")
+        if (
+            adata is None
+            or model._scorer_name == "markers"
+            or (key is not None and key in model._expression(adata).obsm)
+        ):
+            return self.get_refined_scores(adata, indices=indices, batch_size=batch_size)
+        model._require_trained()
+        rows = self._rows(adata.n_obs, indices, batch_size)
+        return model._coordinates(adata)[rows]
 
     def predict(
         self,

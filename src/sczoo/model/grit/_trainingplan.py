@@ -42,6 +42,9 @@ class GRITTrainingPlan(pl.LightningModule):
         self.log("residual_train", residual, on_step=False, on_epoch=True, batch_size=1)
         return residual
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing: no cells are held out."""
+
     def configure_optimizers(self) -> None:
         """Return no optimiser: conjugate gradients need none of Lightning's."""
         return None

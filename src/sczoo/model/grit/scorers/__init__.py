@@ -10,12 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sczoo.model.grit.scorers._celltypist import CellTypistScorer
+    from sczoo.model.grit.scorers._langcell import LangCellScorer
     from sczoo.model.grit.scorers._markers import MarkerScorer, marker_table, tissues
     from sczoo.model.grit.scorers._precomputed import attach_scores
     from sczoo.model.grit.scorers._protocol import Scorer, Scores
+    from sczoo.model.grit.scorers._scanvi import SCANVIScorer
 
 _HOMES = {
+    "CellTypistScorer": "_celltypist",
+    "LangCellScorer": "_langcell",
     "MarkerScorer": "_markers",
+    "SCANVIScorer": "_scanvi",
     "Scorer": "_protocol",
     "Scores": "_protocol",
     "attach_scores": "_precomputed",
@@ -24,7 +30,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "CellTypistScorer",
+    "LangCellScorer",
     "MarkerScorer",
+    "SCANVIScorer",
     "Scorer",
     "Scores",
     "attach_scores",
