@@ -78,7 +78,9 @@ def score(counts: np.ndarray, codes: np.ndarray, real: Any, real_codes: np.ndarr
     return float(
         np.mean(
             [
-                balanced_accuracy_score(real_codes, fit_predict(name, cells, codes, [real])[0])
+                balanced_accuracy_score(
+                    real_codes, fit_predict(name, cells, codes, [real], quick=True)[0]
+                )
                 for name in CLASSIFIERS
             ]
         )

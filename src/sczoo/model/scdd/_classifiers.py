@@ -21,7 +21,7 @@ __all__ = ["CLASSIFIERS", "ClassifierName", "check_classifiers", "fit_predict", 
 ClassifierName = Literal["lr", "mlp", "knn", "rf", "scanvi"]
 # all of them read log-normalised values, but for SCANVI, which reads counts
 CLASSIFIERS: tuple[str, ...] = ("lr", "mlp", "knn", "rf")
-_MLP_STEPS, _MLP_EPOCHS = 600, 20
+_MLP_STEPS, _MLP_EPOCHS, _MLP_QUICK_STEPS = 600, 20, 250
 _FEW, _MANY = 10, 60
 _SCANVI_STEPS = 800
 
@@ -40,7 +40,13 @@ def check_classifiers(names: Any) -> tuple[str, ...]:
 
 
 def fit_predict(
-    name: str, counts: Any, codes: np.ndarray, queries: list[Any], *, seed: int = 0
+    name: str,
+    counts: Any,
+    codes: np.ndarray,
+    queries: list[Any],
+    *,
+    seed: int = 0,
+    quick: bool = False,
 ) -> list[np.ndarray]:
     """Fit a classifier and classify several sets of cells.
 
@@ -54,17 +60,25 @@ def fit_predict(
         Counts of the cells to classify.
     seed
         Seed of the fit.
+    quick
+        Fewer steps of the MLP and fewer trees, to compare candidates.
 
     Returns
     -------
     The classes of each query.
     """
-    present, scores = fit_scores(name, counts, codes, queries, seed=seed)
+    present, scores = fit_scores(name, counts, codes, queries, seed=seed, quick=quick)
     return [present[found.argmax(axis=1)] for found in scores]
 
 
 def fit_scores(
-    name: str, counts: Any, codes: np.ndarray, queries: list[Any], *, seed: int = 0
+    name: str,
+    counts: Any,
+    codes: np.ndarray,
+    queries: list[Any],
+    *,
+    seed: int = 0,
+    quick: bool = False,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Fit a classifier; return the classes that it knows and their probabilities.
 
@@ -80,17 +94,22 @@ def fit_scores(
     if name == "scanvi":
         return present, _scanvi(counts, positions, queries, seed)
     x = log_normalise(counts)
-    return present, _FITS[name](x, positions, [log_normalise(query) for query in queries], seed)
+    values = [log_normalise(query) for query in queries]
+    return present, _FITS[name](x, positions, values, seed, quick)
 
 
-def _logistic(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
+def _logistic(
+    x: Any, y: np.ndarray, queries: list[Any], seed: int, quick: bool
+) -> list[np.ndarray]:
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=300).fit(x, y)
     return [model.predict_proba(query) for query in queries]
 
 
-def _neighbours(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
+def _neighbours(
+    x: Any, y: np.ndarray, queries: list[Any], seed: int, quick: bool
+) -> list[np.ndarray]:
     from sklearn.neighbors import KNeighborsClassifier
 
     per_class = len(y) / len(np.unique(y))
@@ -100,21 +119,24 @@ def _neighbours(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np
     return [model.predict_proba(query) for query in queries]
 
 
-def _forest(x: Any, y: np.ndarray, queries: list[Any], seed: int) -> list[np.ndarray]:
+def _forest(x: Any, y: np.ndarray, queries: list[Any], seed: int, quick: bool) -> list[np.ndarray]:
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(200, class_weight="balanced", random_state=seed).fit(x, y)
+    model = RandomForestClassifier(
+        100 if quick else 200, class_weight="balanced", random_state=seed
+    ).fit(x, y)
     return [model.predict_proba(query) for query in queries]
 
 
 def _perceptron(
-    x: sparse.csr_matrix, y: np.ndarray, queries: list[Any], seed: int
+    x: sparse.csr_matrix, y: np.ndarray, queries: list[Any], seed: int, quick: bool
 ) -> list[np.ndarray]:
     """Two hidden layers (128, 64) with dropout 0.3, Adam, 600 steps or 20 epochs."""
     n_cells, n_genes = x.shape
     n_classes = int(y.max()) + 1
     batch = min(128, n_cells)
     steps = max(_MLP_STEPS, _MLP_EPOCHS * (n_cells // batch))
+    steps = min(steps, _MLP_QUICK_STEPS) if quick else steps
     rng = np.random.default_rng(seed)
     with isolated_random_state(seed):
         net = torch.nn.Sequential(

@@ -21,7 +21,7 @@ from sczoo.model.scdd._matching import (
     shell_loss,
     trajectory_loss,
 )
-from sczoo.model.scdd._subsets import kmeans_clusters
+from sczoo.model.scdd._subsets import kmeans_clusters, merge_small_clusters
 
 if TYPE_CHECKING:
     from sczoo.model.scdd._flow_map import OneStep
@@ -32,6 +32,7 @@ __all__ = ["CodeInit", "MatchSpace", "Source", "initial_codes", "optimise_codes"
 CodeInit = Literal["kmeans", "real", "random"]
 MatchSpace = Literal["recon", "latent", "raw"]
 _SHELL_WEIGHT = 0.05
+_SMALLEST_CLUSTER = 5
 _GRADIENT_WEIGHT = 0.1
 _DESCENT_RATE = 0.05
 _EXPERT_STEPS = 15
@@ -109,16 +110,27 @@ def initial_codes(
 
 
 def _centres(cells: np.ndarray, n_centres: int, rng: np.random.Generator) -> np.ndarray:
-    """K-means centres; where cells are too few, means of random halves of them fill up.
+    """Centres of clusters that are all large enough to stand for more than a few outliers.
 
-    A mean of at least two cells wherever the class has them: a centre that is a single cell would
-    be that patient's cell.
+    K-means clusters of fewer than five cells are joined to the nearest; the largest are split
+    until there are enough. Where cells are too few for that, means of random halves of the class
+    fill up: a centre that is a single cell would be that patient's cell.
     """
     clusters = kmeans_clusters(cells, min(n_centres, max(1, len(cells) // 2)), rng)
-    sizes = np.bincount(clusters)
-    centres = [
-        cells[clusters == c].mean(axis=0) for c in np.flatnonzero(sizes >= min(2, len(cells)))
-    ]
+    clusters = merge_small_clusters(cells, clusters, min(_SMALLEST_CLUSTER, len(cells)))
+    while len(np.unique(clusters)) < n_centres:
+        names, sizes = np.unique(clusters, return_counts=True)
+        members = np.flatnonzero(clusters == names[int(np.argmax(sizes))])
+        halves = kmeans_clusters(cells[members], 2, rng)
+        if min(halves.sum(), (1 - halves).sum()) < _SMALLEST_CLUSTER:
+            # along the direction in which the cluster is longest
+            centred = cells[members] - cells[members].mean(axis=0)
+            along = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
+            halves = (along > np.median(along)).astype(np.int64)
+        if min(halves.sum(), (1 - halves).sum()) < _SMALLEST_CLUSTER:
+            break
+        clusters[members[halves == 1]] = names.max() + 1
+    centres = [cells[clusters == c].mean(axis=0) for c in np.unique(clusters)]
     while len(centres) < n_centres:
         half = rng.choice(len(cells), max(1, (len(cells) + 1) // 2), replace=False)
         centres.append(cells[half].mean(axis=0))

@@ -177,8 +177,10 @@ def gradient_loss(
             _error(weights, synthetic[ours], codes[ours]), matrices, create_graph=True
         )
         for ours_grad, theirs_grad in zip(found, wanted, strict=True):
-            cosine = F.cosine_similarity(ours_grad, theirs_grad.detach(), dim=0, eps=1e-8)
-            total = total + (1.0 - cosine).mean()
+            # a unit that is silent for all of these cells has no direction to compare
+            heard = theirs_grad.norm(dim=0) > 0
+            cosine = F.cosine_similarity(ours_grad, theirs_grad, dim=0, eps=1e-12)
+            total = total + (1.0 - cosine)[heard].sum() / heard.sum().clamp(min=1)
     return total / len(present)
 
 

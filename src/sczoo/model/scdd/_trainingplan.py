@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AutoencoderPlan", "DiffusionPlan", "StudentPlan"]
 
+_THETA_RATE = 10.0
 _STAGE = {"autoencoder": 0, "diffusion": 1, "student": 2}
 
 
@@ -70,14 +71,19 @@ class AutoencoderPlan(TrainingPlan):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam over the free weights of the autoencoder, with a half cosine."""
-        weights = [
-            weight
+        free = {
+            name: weight
             for name, weight in self.module.named_parameters()
             if weight.requires_grad and not name.startswith(("denoiser.", "student."))
+        }
+        # the dispersions have far to go, and at the rate of the others they would not arrive
+        theta = free.pop("log_theta", None)
+        groups: list[dict[str, Any]] = [
+            {"params": list(free.values()), "weight_decay": self.weight_decay}
         ]
-        optimizer = torch.optim.Adam(
-            weights, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
-        )
+        if theta is not None:
+            groups.append({"params": [theta], "lr": _THETA_RATE * self.lr, "weight_decay": 0.0})
+        optimizer = torch.optim.Adam(groups, lr=self.lr, eps=self.eps)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self._n_steps())
         return {
             "optimizer": optimizer,
