@@ -84,7 +84,15 @@ def main(names):
                 mean = np.asarray(unit_profiles(adata.X).mean(axis=0)).ravel()
                 adata = adata[:, np.sort(np.argsort(-mean)[:2000])].copy()
             for seed in range(n_seeds):
-                for epsilon in EPSILON if method != "random projection" else EPSILON[-1:]:
+                for epsilon in EPSILON:
+                    if method == "random projection" and epsilon != EPSILON[-1]:
+                        continue
+                    if (
+                        method not in ("dp_pca", "random projection")
+                        and seed
+                        and epsilon == EPSILON[-1]
+                    ):
+                        continue  # without noise the seed hardly matters
                     if (name, method, str(epsilon), seed) in done:
                         continue
                     with cost() as spent:

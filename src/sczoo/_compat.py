@@ -83,6 +83,12 @@ def forget_with_model(model: BaseModelClass) -> None:
     weakref.finalize(model, type(model)._per_instance_manager_store.pop, model.id, None)
 
 
+def data_loader(model: BaseModelClass, adata: Any, batch_size: int) -> Any:
+    """Return minibatches of `adata` for any model of scvi-tools, in order."""
+    prepared = model._validate_anndata(adata)
+    return model._make_data_loader(adata=prepared, batch_size=batch_size, shuffle=False)
+
+
 def managers_held(model_cls: type[BaseModelClass]) -> int:
     """Count the data objects that scvi-tools keeps alive on behalf of a model class."""
     instances = model_cls._per_instance_manager_store.values()

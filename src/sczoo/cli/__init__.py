@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from sczoo.cli import _artefacts, _cells  # noqa: F401 - importing registers the commands
+from sczoo.cli import _annotate, _artefacts, _audit, _cells  # noqa: F401 - importing registers the commands
 from sczoo.cli._app import app
 
 __all__ = ["app", "main"]

@@ -11,20 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sczoo.pl._embedding import embedding
+    from sczoo.pl._grit import label_confidence, label_confusion, label_flow
     from sczoo.pl._history import history
     from sczoo.pl._perturbation import perturbation
+    from sczoo.pl._privacy import audit
     from sczoo.pl._topic_usage import topic_usage
     from sczoo.pl._topics import topics
 
 _HOMES = {
+    "audit": "_privacy",
     "embedding": "_embedding",
     "history": "_history",
+    "label_confidence": "_grit",
+    "label_confusion": "_grit",
+    "label_flow": "_grit",
     "perturbation": "_perturbation",
     "topic_usage": "_topic_usage",
     "topics": "_topics",
 }
 
-__all__ = ["embedding", "history", "perturbation", "topic_usage", "topics"]
+__all__ = [
+    "audit",
+    "embedding",
+    "history",
+    "label_confidence",
+    "label_confusion",
+    "label_flow",
+    "perturbation",
+    "topic_usage",
+    "topics",
+]
 
 
 def __getattr__(name: str) -> Any:

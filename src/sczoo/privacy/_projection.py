@@ -29,8 +29,9 @@ __all__ = ["Projection", "fit_projection", "leading_eigenvectors", "unit_profile
 _DEPTH = 1e4
 # keeps rounding to 32 bits from carrying a length above one
 _BELOW_ONE = 1.0 - 1e-6
-# genes per root of units over noise: chosen on pbmc3k, pbmc_facs_zheng and baron_mouse
-_GENES_PER_ROOT = 9.0
+# genes for a number of units over noise: factor and power, chosen on pbmc3k, pbmc_facs_zheng,
+# baron_mouse and cbmc_cite
+_GENES_FACTOR, _GENES_POWER = 1.8, 0.75
 _FEWEST_GENES, _MOST_GENES = 50, 2000
 
 
@@ -154,7 +155,8 @@ def fit_projection(
 def _choose(profile: np.ndarray, n_units: int, noise: float) -> np.ndarray:
     number = _MOST_GENES
     if noise > 0:
-        number = int(np.clip(_GENES_PER_ROOT * np.sqrt(n_units / noise), _FEWEST_GENES, number))
+        wanted = _GENES_FACTOR * (n_units / noise) ** _GENES_POWER
+        number = int(np.clip(wanted, _FEWEST_GENES, number))
     order = np.argsort(-profile, kind="stable")[:number]
     return np.sort(order[profile[order] > 0])
 

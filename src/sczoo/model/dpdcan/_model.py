@@ -184,7 +184,7 @@ class DPDCAN(PrivateSetupMixin, PrivateResultsMixin, ZooModelClass):
             )
         if mode == "paper" and architecture != "published":
             raise InputError("mode='paper' is the published scheme with the published network.")
-        if target_epsilon is not None and math.isinf(target_epsilon) and target_epsilon > 0:
+        if target_epsilon == math.inf:
             target_epsilon = None  # infinity is no number in JSON
             noise_multiplier = 0.0 if noise_multiplier is None else noise_multiplier
         if noise_multiplier is not None:

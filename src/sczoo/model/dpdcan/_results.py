@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sczoo.errors import InputError
+from sczoo import _compat
+from sczoo.errors import InputError, PrivacyError
 from sczoo.graph import leiden
 from sczoo.model.dpdcan._report import card_block, describe
+from sczoo.privacy._canaries import GradientCanaries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +132,56 @@ class PrivateResultsMixin:
         model: Any = self
         model._require_trained()
         return describe(model)
+
+    def audit_training(
+        self, n_canaries: int = 1000, *, confidence: float = 0.95, **train_kwargs: Any
+    ) -> dict[str, Any]:
+        """Train a copy with planted gradients and bound its epsilon from below.
+
+        A bound above the claim would prove the training wrong; one below proves nothing, but
+        shows how much of the claim the sharpest attack on the gradients can reach. The copy is
+        thrown away: this spends no budget of the model.
+
+        Parameters
+        ----------
+        n_canaries
+            Planted units, at most as many as trained numbers.
+        confidence
+            Of the bound.
+        **train_kwargs
+            Of :meth:`train`.
+
+        Returns
+        -------
+        dict
+            ``"lower_bound"``, ``"claimed"``, ``"contradicted"``, ``"delta"``, ``"canaries"``,
+            ``"correct"`` of ``"guesses"``.
+        """
+        model: Any = self
+        if not model._claims:
+            raise PrivacyError(
+                "audit_training plants gradients of the clipping norm's length: a run without "
+                "noise, or of the published scheme, has no claim to compare with."
+            )
+        if model.adata is None:
+            raise InputError("This model was loaded without data, so its training has no audit.")
+        copy = type(model)(model.adata, **_compat.flat_init_params(model.init_params_))
+        trainable = sum(p.numel() for p in copy.module.parameters())
+        if model._mode == "frozen-decoder":
+            trainable -= sum(p.numel() for p in copy.module.decoder.parameters())
+        planted = GradientCanaries(min(n_canaries, trainable))
+        plan = {**dict(train_kwargs.pop("plan_kwargs", None) or {}), "canaries": planted}
+        copy.train(plan_kwargs=plan, **train_kwargs)
+        bound = planted.bound(copy.privacy_["delta"], confidence)
+        return {
+            "lower_bound": bound.epsilon,
+            "claimed": copy.epsilon,
+            "contradicted": bound.epsilon > copy.epsilon,
+            "delta": bound.delta,
+            "canaries": bound.n,
+            "correct": bound.correct,
+            "guesses": bound.guesses,
+        }
 
     def _privacy_provenance(self) -> dict[str, Any]:
         return {"privacy": card_block(self)}

@@ -22,7 +22,7 @@ PROFILE, PROJECTION, GRADIENTS, CENTRES = (
     "cluster sums",
 )
 # Shares of the budget, in 1/noise^2. The projection carries most of the result.
-_SHARES = {PROFILE: 0.12, PROJECTION: 0.78, GRADIENTS: 0.05, CENTRES: 0.05}
+_SHARES = {PROFILE: 0.1, PROJECTION: 0.82, GRADIENTS: 0.03, CENTRES: 0.05}
 CENTRE_ROUNDS = 3
 # in the mode "split" the decoder gets less noise, relative to its own clipping norm
 _SPLIT = {"encoder": 1.0, "decoder": 0.7}
@@ -159,8 +159,9 @@ def plan_run(
         if spent >= 0.999 * target_epsilon:
             raise PrivacyBudgetError(
                 f"This model has spent epsilon {spent:.3g} of {target_epsilon:g} already. "
-                "Training on would reveal more than was promised. Allow more for all runs together "
-                "with train(target_epsilon=...), which the card will state, or make a new model."
+                "Training on would reveal more than was promised. Allow more for all runs "
+                "together with train(target_epsilon=...), which the card will state, or make a "
+                "new model."
             )
         factor = calibrate_noise(target_epsilon, delta, plan, ledger)
     noise = {what: factor * value for what, value in relative.items()}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sczoo.model.dpdcan._run import PrivateRun
+    from sczoo.privacy._canaries import GradientCanaries
 
 __all__ = ["DPDCANTrainingPlan"]
 
@@ -37,6 +38,9 @@ class DPDCANTrainingPlan(pl.LightningModule):
         Function that yields counts of the training cells, for the cluster centres.
     weights
         Weight of each training cell.
+    canaries
+        Planted gradients, for an audit. A model that was trained with them is no good for
+        anything else.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class DPDCANTrainingPlan(pl.LightningModule):
         average_share: float = 0.5,
         blocks: Any = None,
         weights: np.ndarray | None = None,
+        canaries: GradientCanaries | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -56,6 +61,7 @@ class DPDCANTrainingPlan(pl.LightningModule):
         self.lr = lr
         self.average_share = average_share
         self._blocks, self._weights = blocks, weights
+        self.canaries = canaries
         self.n_passes = 0
         self._average: dict[str, torch.Tensor] = {}
         self._n_averaged = 0
@@ -109,22 +115,30 @@ class DPDCANTrainingPlan(pl.LightningModule):
         if run.private:
             run.spend(GRADIENTS)
         named = dict(self.module.named_parameters())
-        for name, value in sums.items():
-            group = next(
-                group
-                for group, prefixes in GROUPS[run.mode].items()
-                if any(name.startswith(prefix) for prefix in prefixes)
-            )
-            if run.private:
+        groups = {name: self._group(name) for name in sums}
+        if self.canaries is not None:
+            bounds = {name: run.max_grad_norm[group] for name, group in groups.items()}
+            sums = self.canaries.plant(sums, bounds, run.rate)
+        if run.private:
+            for name, value in sums.items():
                 noise = torch.from_numpy(run.source.normal(tuple(value.shape)))
-                scale = run.group_noise[group] * run.max_grad_norm[group]
-                value = value + scale * noise.to(value)
+                scale = run.group_noise[groups[name]] * run.max_grad_norm[groups[name]]
+                sums[name] = value + scale * noise.to(value)
+        if self.canaries is not None:
+            self.canaries.observe(sums)
+        for name, value in sums.items():
             named[name].grad = value / run.expected_units
         centre_loss = self.module.centre_loss()
         if centre_loss is not None:
             # a function of the released centres alone
             (extra,) = torch.autograd.grad(centre_loss, [self.module.centres.centres])
             named["centres.centres"].grad += extra
+
+    def _group(self, name: str) -> str:
+        for group, prefixes in GROUPS[self.run.mode].items():
+            if any(name.startswith(prefix) for prefix in prefixes):
+                return group
+        raise KeyError(name)  # UnitGradients has refused such a layer before
 
     def _keep_average(self) -> None:
         first = self.run.n_steps * (1 - self.average_share)
@@ -135,6 +149,9 @@ class DPDCANTrainingPlan(pl.LightningModule):
             if parameter.requires_grad:
                 kept = self._average.setdefault(name, torch.zeros_like(parameter))
                 kept += (parameter.detach() - kept) / self._n_averaged
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing: cells that are held out are not looked at."""
 
     def on_train_epoch_end(self) -> None:
         """Record steps and spent epsilon; of the cells themselves nothing."""

@@ -1,0 +1,220 @@
+"""The step does what it says: brute force beside it, in every mode."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sczoo.errors import PrivacyError
+from sczoo.model.dpdcan._losses import agreement, cluster_divergence, soft_assignments, zinb
+from sczoo.model.dpdcan._module import DPDCANModule
+from sczoo.privacy import UnitGradients
+from sczoo.privacy._projection import fit_projection, unit_weights
+
+
+def module(architecture="published", n_clusters=0, standardised=False, phase=1):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = DPDCANModule(30, architecture, 6, 8, n_clusters, 0.2, 0.8, (0.4, 0.4, 0.2),
+                            standardised)  # fmt: skip
+    if architecture == "projected":
+        rng = np.random.default_rng(0)
+        components = np.linalg.qr(rng.standard_normal((30, 6)))[0]
+        made.encoder.set_projection(rng.random(30) + 0.05, components)
+        # leave the zero start, or the first layer would have no gradient
+        with torch.no_grad():
+            made.encoder.out.weight.normal_(generator=torch.Generator().manual_seed(1))
+    made.phase = phase
+    return made
+
+
+class Masks:
+    """The same masks for a cell whatever else is in the minibatch."""
+
+    def __init__(self, shape):
+        self.draws = np.random.default_rng(5).random(shape)
+        self.rows = slice(None)
+
+    def random(self, shape):
+        return self.draws[:, self.rows]
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize(
+    ("architecture", "n_clusters", "phase"),
+    [("published", 0, 1), ("projected", 0, 1), ("published", 3, 2), ("projected", 3, 2)],
+)
+def test_clipped_sums_of_the_model_equal_a_loop(rows, architecture, n_clusters, phase):
+    net = module(architecture, n_clusters, phase=phase)
+    counts = torch.tensor(
+        np.random.default_rng(1).poisson(2.0, (7, rows, 30)), dtype=torch.float32
+    )
+    masks = Masks((2, 7, rows, 30))
+    engine = UnitGradients(net)
+    with engine.record():
+        loss = net.unit_loss(counts, masks)
+    sums, norms = engine.clipped_sums(loss, 0.05)
+    expected = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    for unit in range(7):
+        masks.rows = slice(unit, unit + 1)
+        net.zero_grad()
+        net.unit_loss(counts[unit : unit + 1], masks).sum().backward()
+        grads = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+        norm = torch.sqrt(sum(g.double().square().sum() for g in grads.values()))
+        assert norms["all"][unit] == pytest.approx(float(norm), rel=1e-4)
+        for name, grad in grads.items():
+            expected[name] += grad * min(1.0, 0.05 / float(norm))
+    for name, value in expected.items():
+        largest = float(value.abs().max())
+        assert float((sums[name] - value).abs().max()) <= 1e-5 * max(largest, 1e-3), name
+    # and no cell depends on another
+    masks.rows = slice(None)
+    counts.requires_grad_()
+    with engine.record():
+        loss = net.unit_loss(counts, masks)
+    engine.verify(loss, counts)
+
+
+def test_the_published_step_clips_whole_gradients():
+    """Each cell's gradient with the whole minibatch's contrastive term in it, by brute force."""
+    net = module(standardised=True)
+    counts = torch.tensor(np.random.default_rng(1).poisson(2.0, (6, 30)), dtype=torch.float32)
+    draws = torch.tensor(np.random.default_rng(2).random((2, 6, 30)), dtype=torch.float32)
+
+    def contrast():
+        x = net.prepare(counts)
+        one, other = (net.encoder(x * (d >= 0.2)) for d in draws)
+        return -0.2 * torch.cosine_similarity(one, other, dim=0).mean()
+
+    def cells(rows):
+        z = net.encoder(net.prepare(counts[rows]))
+        return 0.8 * net.reconstruction(counts[rows], z)
+
+    parameters = dict(net.named_parameters())
+    found = torch.autograd.grad(contrast(), list(parameters.values()), allow_unused=True)
+    shared = {n: g for n, g in zip(parameters, found, strict=True) if g is not None}
+    engine = UnitGradients(net)
+    with engine.record():
+        loss = cells(slice(None))
+    sums, norms = engine.clipped_sums(loss, 0.1, shared)
+    expected = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for row in range(6):
+        net.zero_grad()
+        (cells(slice(row, row + 1)).sum() + contrast()).backward()
+        norm = torch.sqrt(sum(p.grad.double().square().sum() for p in parameters.values()))
+        assert norms["all"][row] == pytest.approx(float(norm), rel=1e-4)
+        for name, parameter in parameters.items():
+            expected[name] += parameter.grad * min(1.0, 0.1 / float(norm))
+    for name, value in expected.items():
+        assert float((sums[name] - value).abs().max()) <= 1e-5 * float(value.abs().max()), name
+
+
+def test_losses_by_hand():
+    one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    assert agreement(one, other).item() == pytest.approx(1.0)
+    assert agreement(one, 3 * one).item() == pytest.approx(0.0, abs=1e-6)
+    q = soft_assignments(torch.tensor([[0.0, 1.0]]))
+    np.testing.assert_allclose(q, [[2 / 3, 1 / 3]], rtol=1e-6)
+    p = np.array([0.8, 0.2])
+    expected = (p * np.log(p / (np.array([2 / 3, 1 / 3]) + 1e-6))).sum()
+    assert cluster_divergence(q).item() == pytest.approx(expected, rel=1e-5)
+    # zero-inflated negative binomial by its definition
+    from scipy.stats import nbinom
+
+    mean, size, logit = 3.0, 2.0, -1.0
+    zero = 1 / (1 + np.exp(-logit))
+    counts = np.array([0.0, 1.0, 5.0])
+    mass = (1 - zero) * nbinom.pmf(counts, size, size / (size + mean)) + zero * (counts == 0)
+    tensor = lambda v: torch.full((1, 3), v)
+    found = zinb(torch.tensor(counts[None]).float(), tensor(mean), tensor(size), tensor(logit))
+    assert found.item() == pytest.approx(-np.log(mass).mean(), rel=1e-4)
+
+
+def test_without_noise_the_projection_is_that_of_the_residuals(known_noise):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2.0, (80, 30)).astype(np.float32)
+    found = fit_projection(
+        lambda: iter([counts[:50], counts[50:]]), unit_weights(None, 80), 80, 4,
+        profile_noise=0.0, moment_noise=0.0, source=known_noise(),
+    )  # fmt: skip
+    x = np.log1p(1e4 * counts / counts.sum(1, keepdims=True))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.profile, x.mean(0), rtol=1e-4)
+    residual = x - x.mean(0)
+    residual /= np.linalg.norm(residual, axis=1, keepdims=True)
+    _, _, vt = np.linalg.svd(residual, full_matrices=False)
+    np.testing.assert_allclose(np.abs(np.diag(vt[:4] @ found.components)), 1.0, atol=1e-4)
+
+
+def test_one_unit_changes_each_release_by_at_most_one(known_noise):
+    """Neighbours with the same noise: the noisy sums differ by the unit alone."""
+    from sczoo.privacy import _projection
+
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2.0, (60, 30)).astype(np.float32)
+    extreme = np.zeros((1, 30), dtype=np.float32)
+    extreme[0, 3] = 1e6
+    unit = lambda x: np.asarray(_projection.unit_profiles(x), dtype=np.float64)
+    change = unit(np.concatenate([counts, extreme])).sum(0) - unit(counts).sum(0)
+    assert np.linalg.norm(change) <= 1.0
+    # second moments of residuals from a profile that was released before
+    profile = unit(counts).mean(0)
+    residual = _projection._to_unit(unit(extreme) - profile)
+    assert np.linalg.norm(residual.T @ residual) <= 1.0
+    # a donor with many such cells counts once
+    donors = np.array([0] * 59 + [1])
+    weights = _projection.unit_weights(donors, 60)
+    assert weights[:59].sum() == pytest.approx(1.0)
+    many = (unit(np.repeat(extreme, 59, 0)) * weights[:59, None]).sum(0)
+    assert np.linalg.norm(many) <= 1.0
+
+
+def test_without_noise_a_seed_repeats_the_run(fit):
+    one, other = fit(noise_multiplier=0.0), fit(noise_multiplier=0.0)
+    for name, value in one.module.state_dict().items():
+        assert torch.equal(value, other.module.state_dict()[name]), name
+
+
+def test_public_cells_give_the_projection_for_free(fit, cells):
+    from sczoo.testing._cells import example_cells
+
+    public = example_cells(150, seed=9)
+    model = fit(target_epsilon=1.0, mode="frozen-decoder", train={"public_adata": public})
+    assert {r.what for r in model._ledger.releases} == {"gradients"}
+    assert model.epsilon <= 1.0
+    again = fit(target_epsilon=1.0, mode="frozen-decoder", train={"public_adata": public})
+    # the decoder is that of the public cells: no private cell and no noise has touched it
+    for name, value in model.module.decoder.state_dict().items():
+        assert torch.equal(value, again.module.decoder.state_dict()[name]), name
+
+
+# --- the audit of the training itself ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [{"mode": "dp"}, {"mode": "split"},
+                                       {"mode": "frozen-decoder"}])  # fmt: skip
+def test_planted_gradients_do_not_contradict_sound_modes(fit, arguments):
+    model = fit(target_epsilon=3.0, architecture="published", **arguments)
+    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    found = model.audit_training(2000, max_epochs=3, batch_size=40, **quiet)
+    assert not found["contradicted"]
+    assert found["lower_bound"] <= found["claimed"] <= 3.0
+    assert found["canaries"] == 2000
+
+
+def test_planted_gradients_find_missing_noise(fit, monkeypatch):
+    from sczoo.privacy import NoiseSource
+
+    model = fit(target_epsilon=1.0, architecture="published")
+    original = NoiseSource.normal
+    monkeypatch.setattr(NoiseSource, "normal", lambda self, *a: 1e-6 * original(self, *a))
+    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    found = model.audit_training(2000, max_epochs=3, batch_size=40, **quiet)
+    assert found["contradicted"]
+    assert found["lower_bound"] > 2.0
+
+
+def test_no_audit_without_a_claim(fit):
+    with pytest.raises(PrivacyError, match="no claim"):
+        fit(target_epsilon=float("inf")).audit_training()
