@@ -127,8 +127,8 @@ def sinkhorn(
     log_scaling = log_scaling.to(cost)
     log_scaling = log_scaling - log_scaling.max()
 
-    log_kernel = (cost.min(dim=0, keepdim=True).values - cost) / epsilon
-    kernel = log_kernel.exp()
+    lowest = cost.amin(dim=0, keepdim=True)
+    kernel = (lowest - cost).mul_(1.0 / epsilon).exp_()
     scaling, column_scaling, n_iterations, error = _iterate_exp(
         kernel, row_marginal, column_marginal, log_scaling.exp(), tol, max_iter, check_every
     )
@@ -138,8 +138,9 @@ def sinkhorn(
         and bool((scaling > 0).all())
     )
     if in_range:
-        plan = scaling[:, None] * kernel * column_scaling[None, :]
+        plan = kernel.mul_(scaling[:, None]).mul_(column_scaling[None, :])
         return SinkhornResult(plan, scaling.log(), n_iterations, error, log_domain=False)
+    log_kernel = (lowest - cost) / epsilon
     log_scaling, log_column_scaling, n_iterations, error = _iterate_log(
         log_kernel,
         row_marginal.log(),

@@ -22,11 +22,17 @@ Solver = Literal["detached", "unrolled"]
 def squared_distances(topics: torch.Tensor, genes: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distances, topics x genes, by the expansion of the square.
 
-    One matrix product instead of a topics x genes x dimensions array. Rounding can make the
-    distance of equal points slightly negative, hence the clamp.
+    One matrix product instead of a topics x genes x dimensions array; the squares ride in two
+    further columns of it. Rounding can make the distance of equal points slightly negative, which
+    is cut off.
     """
-    squares = (topics * topics).sum(1, keepdim=True) + (genes * genes).sum(1)[None, :]
-    return torch.addmm(squares, topics, genes.t(), alpha=-2.0).clamp_min(0.0)
+    left = torch.cat(
+        [topics, (topics * topics).sum(1, keepdim=True), torch.ones_like(topics[:, :1])], 1
+    )
+    right = torch.cat(
+        [-2.0 * genes, torch.ones_like(genes[:, :1]), (genes * genes).sum(1, keepdim=True)], 1
+    )
+    return (left @ right.t()).relu_()
 
 
 def unrolled_plan(

@@ -78,13 +78,19 @@ def geometry(mean: torch.Tensor, knowledge: torch.Tensor) -> torch.Tensor:
     own = _relative_distances(mean)
     with torch.no_grad():
         other = _relative_distances(knowledge)
-    return (own - other).square().mean()
+    n_pairs = max(len(mean) * (len(mean) - 1), 1)
+    return (own - other).square().sum() / n_pairs
 
 
 def _relative_distances(rows: torch.Tensor) -> torch.Tensor:
+    """Distances over their mean, cells x cells: whole, because picking a triangle costs more."""
+    n_cells = len(rows)
     rows = rows - rows.mean(dim=0)
     squares = rows.square().sum(dim=1)
     squared = torch.addmm(squares[:, None] + squares[None, :], rows, rows.t(), alpha=-2.0)
-    first, second = torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)
-    distance = (squared[first, second].clamp_min(0.0) + 1e-12).sqrt()
-    return distance / distance.mean().clamp_min(1e-6)
+    itself = torch.eye(n_cells, dtype=torch.bool, device=rows.device)
+    # the root's slope at zero is infinite: cells with themselves are left out before it
+    squared = squared.clamp_min(0.0).masked_fill(itself, 0.0)
+    distance = (squared + 1e-12).sqrt()
+    mean = distance.sum() / max(n_cells * (n_cells - 1), 1)
+    return distance / mean.clamp_min(1e-6)

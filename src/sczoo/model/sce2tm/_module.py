@@ -23,6 +23,7 @@ from sczoo.model.sce2tm._networks import (
     unit_rows,
 )
 from sczoo.model.sce2tm._presets import PRESETS, GuidanceName, PresetName
+from sczoo.model.sce2tm._reconstruction import Target, cross_entropy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -43,6 +44,8 @@ NEIGHBOUR_X = "expression_of_expression_neighbour"
 
 # Balance counts five times in the published sum of guidance terms.
 _BALANCE = 5.0
+# Most cells of a minibatch whose distances the guidance compares.
+_PAIRED_CELLS = 256
 
 
 class SCE2TMModule(BaseModuleClass):
@@ -202,7 +205,7 @@ class SCE2TMModule(BaseModuleClass):
             total = x.sum(dim=1, keepdim=True)
             if gene_mask is not None:
                 total = total / self.gene_fraction[gene_mask].sum().clamp_min(1e-6)
-            x = torch.log1p(x * (self.target_total / total.clamp_min(1e-6)))
+            x = (x * (self.target_total / total.clamp_min(1e-6))).log1p_()
         if gene_mask is not None:
             x = torch.where(gene_mask, x, self.gene_mean)
         return x
@@ -235,7 +238,7 @@ class SCE2TMModule(BaseModuleClass):
         }
 
     def _encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.encoder(x if self.published else x - self.gene_mean)
+        return self.encoder(x) if self.published else self.encoder(x, self.gene_mean)
 
     def _draw(self, mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
         z = mean
@@ -252,7 +255,7 @@ class SCE2TMModule(BaseModuleClass):
     def beta(self, cost: torch.Tensor | None = None) -> torch.Tensor:
         """Topic-gene matrix, topics x genes; the column of every gene sums to one."""
         cost = self.cost() if cost is None else cost
-        return torch.softmax(-cost / self.temperature, dim=0)
+        return torch.softmax(cost * (-1.0 / self.temperature), dim=0)
 
     def _get_generative_input(
         self,
@@ -304,12 +307,10 @@ class SCE2TMModule(BaseModuleClass):
     ) -> LossOutput:
         """Sum of reconstruction, KL divergence, clustering of embeddings and guidance."""
         logits = generative_outputs["logits"]
-        x = self._target(tensors[REGISTRY_KEYS.X_KEY], inference_outputs["x"])
         if not self.all_present:
-            x = x * self.present
             logits = logits.masked_fill(~self.present, -1e9)
-        # -sum_j x_j log softmax(logits)_j without a second cells x genes matrix
-        reconstruction = x.sum(1) * torch.logsumexp(logits, dim=1) - (x * logits).sum(1)
+        target = self._target(tensors[REGISTRY_KEYS.X_KEY], inference_outputs["x"])
+        reconstruction = cross_entropy(logits, target)
         mean, log_variance = inference_outputs["mean"], inference_outputs["log_variance"]
         kl = 0.5 * (
             (log_variance.exp() + mean.square()) / self.prior_variance
@@ -338,16 +339,24 @@ class SCE2TMModule(BaseModuleClass):
             extra_metrics={"ecr": ecr.detach(), **metrics},
         )
 
-    def _target(self, x: torch.Tensor, log_normalised: torch.Tensor) -> torch.Tensor:
-        """Weights of the genes in the reconstruction.
+    def _target(self, x: torch.Tensor, log_normalised: torch.Tensor) -> Target:
+        """Weights of the genes in the reconstruction of some of the cells.
 
         At the encoder's library size a single count weighs nearly as much as ten. A smaller one
         gives strong genes their share of the topics.
         """
-        if self.published or not bool(self.normalises):
-            return log_normalised
-        total = x.sum(dim=1, keepdim=True).clamp_min(1e-6)
-        return torch.log1p(x * (self.target_depth / total))
+        scale = None
+        if not self.published and bool(self.normalises):
+            scale = self.target_depth / x.sum(dim=1, keepdim=True).clamp_min(1e-6)
+
+        def target(rows: slice) -> torch.Tensor:
+            if scale is None:
+                weight = log_normalised[rows].clone()
+            else:
+                weight = (x[rows] * scale[rows]).log1p_()
+            return weight if self.all_present else weight * self.present
+
+        return target
 
     def _guidance(
         self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor]
@@ -356,7 +365,10 @@ class SCE2TMModule(BaseModuleClass):
         if KNOWLEDGE not in tensors or self.guidance_weight == 0:
             return mean.new_zeros(()), {}
         if self.guidance == "geometry":
-            stress = geometry(mean, tensors[KNOWLEDGE])
+            # Every second cell of a large minibatch: its pairs are many enough. The loader sorts
+            # the cells of a minibatch, so that the first ones would not be a fair draw.
+            some = slice(None, None, -(-len(mean) // _PAIRED_CELLS))
+            stress = geometry(mean[some], tensors[KNOWLEDGE][some])
             return stress, {"geometry": stress.detach()}
         if self.head is None:
             return mean.new_zeros(()), {}

@@ -65,9 +65,14 @@ class LinearEncoder(nn.Module):
             nn.Linear(n_topics, n_hidden), nn.Tanh(), nn.Linear(n_hidden, n_topics)
         )
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log-variance, both cells x topics."""
-        mean = self.mean(self.dropout(x))
+    def forward(self, x: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log-variance, both cells x topics, of what sets ``x`` off from ``centre``."""
+        if self.training and self.dropout.p > 0:
+            mean = self.mean(self.dropout(x - centre))
+        else:
+            # W (x - c) + b as W x + (b - W c): no second cells x genes matrix
+            weight = self.mean.weight
+            mean = F.linear(x, weight, self.mean.bias - weight @ centre)
         return mean, self.log_variance(mean)
 
     def input_weight(self) -> torch.Tensor:
@@ -102,8 +107,10 @@ class AffineDecoder(nn.Module):
     def forward(self, theta: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
         """Unnormalised log-frequencies, cells x genes."""
         scale = self.log_scale.exp()
-        # the mean of beta over topics is 1/K for every gene: a uniform cell is at the background
-        return torch.addmm(self.background - scale / beta.shape[0], theta, beta * scale)
+        # The mean of beta over topics is 1/K for every gene: a uniform cell is at the background.
+        # Proportions sum to one, so that what is added to all topics is added to every cell,
+        # without a pass of its own over cells x genes.
+        return theta @ (beta * scale + (self.background - scale / beta.shape[0]))
 
 
 class KnowledgeHead(nn.Module):

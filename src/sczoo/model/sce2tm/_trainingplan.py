@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+import math
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR, StepLR
 
@@ -16,6 +18,16 @@ ScheduleName = Literal["cosine", "step", "constant"]
 # Published schedule: halve the learning rate every 125 epochs.
 _STEP_EPOCHS, _STEP_FACTOR = 125, 0.5
 _RISE_SHARE = 0.1
+
+
+class _Step(NamedTuple):
+    """What the history of an epoch needs of one step."""
+
+    n_cells: int
+    loss: torch.Tensor
+    reconstruction: torch.Tensor
+    kl: torch.Tensor
+    extra: dict[str, torch.Tensor]
 
 
 class SCE2TMTrainingPlan(TrainingPlan):
@@ -77,12 +89,61 @@ class SCE2TMTrainingPlan(TrainingPlan):
         self.embedding_rate = embedding_rate
         self.decoder_rate = decoder_rate
         self.ecr_warmup = ecr_warmup
+        self._steps: list[_Step] = []
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the record of an epoch."""
+        self._steps = []
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Make one step, with the share of the clustering loss that has come in by now."""
+        """Make one step, with the share of the clustering loss that has come in by now.
+
+        What an epoch's history is made of is handed to Lightning once an epoch: logging every
+        step takes as long as a third of the step.
+        """
         warmup = self.ecr_warmup * self._n_steps()
         self.module.ecr_scale = min(1.0, self.trainer.global_step / warmup) if warmup else 1.0
-        return super().training_step(batch, batch_idx)
+        n_batches = self.trainer.num_training_batches
+        if self.on_step or not math.isfinite(n_batches):
+            return super().training_step(batch, batch_idx)
+        if "kl_weight" in self.loss_kwargs:
+            self.loss_kwargs["kl_weight"] = self.kl_weight
+        _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        self._steps.append(
+            _Step(
+                output.n_obs_minibatch,
+                output.loss.detach(),
+                output.reconstruction_loss["reconstruction_loss"].detach(),
+                output.kl_local["kl_local"].detach(),
+                output.extra_metrics,
+            )
+        )
+        if batch_idx + 1 == n_batches:
+            self._log_epoch()
+        return output.loss
+
+    def _log_epoch(self) -> None:
+        """Log what logging every step would have averaged to."""
+        steps, self._steps = self._steps, []
+        sizes = torch.tensor([step.n_cells for step in steps], dtype=torch.float32)
+
+        def mean(values: list[torch.Tensor]) -> torch.Tensor:
+            stacked = torch.stack(values)
+            return (stacked * sizes.to(stacked)).sum() / sizes.sum()
+
+        if "kl_weight" in self.loss_kwargs:
+            self.log("kl_weight", self.kl_weight, on_step=False, on_epoch=True)
+        loss = mean([step.loss for step in steps])
+        self.log("train_loss", loss, on_epoch=self.on_epoch, on_step=False, prog_bar=True)
+        output = LossOutput(
+            loss=loss,
+            reconstruction_loss=torch.cat([step.reconstruction for step in steps]),
+            kl_local=torch.cat([step.kl for step in steps]),
+            extra_metrics={
+                name: mean([step.extra[name] for step in steps]) for name in steps[0].extra
+            },
+        )
+        self.compute_and_log_metrics(output, self.train_metrics, "train")
 
     def on_train_end(self) -> None:
         """Leave the module with the whole clustering loss, also after an early stop."""
@@ -100,8 +161,18 @@ class SCE2TMTrainingPlan(TrainingPlan):
             for name, rate in rates.items()
             if members[name]
         ]
-        kind = torch.optim.RMSprop if self.algorithm == "RMSprop" else torch.optim.Adam
-        optimizer = kind(groups, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        options: dict[str, Any] = {
+            "lr": self.lr,
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+        }
+        optimizer: torch.optim.Optimizer
+        if self.algorithm == "RMSprop":
+            optimizer = torch.optim.RMSprop(groups, **options)
+        else:
+            # one pass over the memory; elsewhere Lightning's precision plugins object to it
+            on_cpu = all(p.device.type == "cpu" for group in members.values() for p in group)
+            optimizer = torch.optim.Adam(groups, fused=on_cpu, **options)
         config: dict[str, Any] = {"optimizer": optimizer}
         if self.schedule == "step":
             scheduler = StepLR(optimizer, step_size=_STEP_EPOCHS, gamma=_STEP_FACTOR)
