@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sczoo.pl._distillation import distillation_accuracy, distilled
     from sczoo.pl._embedding import embedding
     from sczoo.pl._grit import label_confidence, label_confusion, label_flow
     from sczoo.pl._history import history
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "audit": "_privacy",
+    "distillation_accuracy": "_distillation",
+    "distilled": "_distillation",
     "embedding": "_embedding",
     "history": "_history",
     "label_confidence": "_grit",
@@ -32,6 +35,8 @@ _HOMES = {
 
 __all__ = [
     "audit",
+    "distillation_accuracy",
+    "distilled",
     "embedding",
     "history",
     "label_confidence",
