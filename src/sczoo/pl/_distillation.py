@@ -166,7 +166,8 @@ def distilled(
     with look():
         axes = single_axes(ax, 5.6, 4.2)
         axes.scatter(
-            *points.T,
+            points[:, 0],
+            points[:, 1],
             s=3,
             c=[colours[str(name)] for name in real.obs[key].iloc[cells]],
             alpha=0.25,
@@ -176,7 +177,8 @@ def distilled(
         for name in dict.fromkeys(map(str, small.obs[key])):
             rows = small.obs[key].astype(str).to_numpy() == name
             axes.scatter(
-                *ours[rows].T,
+                ours[rows, 0],
+                ours[rows, 1],
                 s=42,
                 color=colours.get(name, INK),
                 edgecolors=INK,
