@@ -76,6 +76,17 @@ def test_inverted_file_finds_nearly_all():
     np.testing.assert_array_equal(near.indices, again.indices)
 
 
+def test_the_quick_search_finds_most():
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(30, 20)) * 5
+    data = centres[rng.integers(30, size=6000)] + rng.normal(size=(6000, 20))
+    exact = knn(data, 10)
+    near = knn(data, 10, exact_up_to=1000, quick=True)
+    shared = [len(set(a) & set(b)) for a, b in zip(exact.indices, near.indices, strict=True)]
+    assert np.mean(shared) / 10 > 0.9
+    np.testing.assert_array_equal(knn(data, 10, quick=True).indices, exact.indices)
+
+
 def test_inverted_file_with_few_cells_per_region():
     data = np.random.default_rng(3).normal(size=(120, 2))
     np.testing.assert_array_equal(knn(data, 110, exact_up_to=10).indices, knn(data, 110).indices)

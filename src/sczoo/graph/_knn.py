@@ -33,6 +33,7 @@ def knn(
     query: ArrayLike | None = None,
     metric: Literal["euclidean", "cosine"] = "euclidean",
     exact_up_to: int = 50_000,
+    quick: bool = False,
 ) -> Neighbours:
     """Find the nearest neighbours of each cell.
 
@@ -52,6 +53,9 @@ def knn(
         Up to this many reference cells, every distance is computed. Above, an inverted-file
         index looks at the nearest eighth of the regions: on real embeddings 99.8 % of the
         neighbours found are the true ones.
+    quick
+        Above that number, look at the nearest sixty-fourth only, in regions fitted to fewer cells:
+        an order of magnitude faster, for candidates of which a few may be missed.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def knn(
         reference = _unit_rows(reference, "data")
         asked = reference if own else _unit_rows(asked, "query")
     wanted = min(n_neighbors + own + _MARGIN, len(reference))
-    candidates = _propose(reference, asked, wanted, exact_up_to)
+    candidates = _propose(reference, asked, wanted, exact_up_to, quick)
     found = _decide(reference, asked, candidates, n_neighbors, own=own)
     if metric == "cosine":  # on unit rows |a - b|^2 = 2 (1 - cos)
         return Neighbours(found.indices, (found.distances**2 / 2).astype(np.float32))
@@ -121,7 +125,11 @@ def _unit_rows(matrix: NDArray[np.float32], name: str) -> NDArray[np.float32]:
 
 
 def _propose(
-    reference: NDArray[np.float32], asked: NDArray[np.float32], wanted: int, exact_up_to: int
+    reference: NDArray[np.float32],
+    asked: NDArray[np.float32],
+    wanted: int,
+    exact_up_to: int,
+    quick: bool = False,
 ) -> NDArray[np.int64]:
     """Propose ``wanted`` candidates for each cell that asks."""
     import faiss
@@ -137,9 +145,11 @@ def _propose(
         return flat.search(targets, wanted)[1]
     n_regions = max(1, min(int(4 * np.sqrt(n_cells)), n_cells // 39))  # 39: faiss's minimum
     index = faiss.IndexIVFFlat(flat, n_features, n_regions)
+    if quick:
+        index.cp.max_points_per_centroid, index.cp.niter = 50, 6
     index.train(points)  # faiss seeds its own k-means: the same regions each time
     index.add(points)
-    index.nprobe = min(n_regions, max(16, n_regions // 8))
+    index.nprobe = min(n_regions, max(16, n_regions // (64 if quick else 8)))
     found = index.search(targets, wanted)[1]
     short = np.flatnonzero((found < 0).any(axis=1))
     if len(short):  # the regions looked at held too few cells: look everywhere
