@@ -61,6 +61,18 @@ _BATCH = 1024
 _STEPS = {"projected": 24, "published": 200}
 _PUBLISHED_STEPS = 842
 _PUBLISHED_CLIP = 0.1
+# what a private model says of its run: none of it was computed from the cells
+_PUBLIC_PROVENANCE = {
+    "versions",
+    "hardware",
+    "seed",
+    "genes_sha256",
+    "arguments",
+    "epochs",
+    "finished",
+    "n_cells",
+    "privacy",
+}
 _LATENT = {"projected": 10, "published": 32}
 
 
@@ -534,9 +546,15 @@ class DPDCAN(PrivateSetupMixin, PrivateResultsMixin, ZooModelClass):
         super()._record_run(*args, **kwargs)
         if self._noise_multiplier != 0:
             # exact quantiles and a hash of the data would confirm a guess about a patient, and
-            # the time a run took depends on the cells
+            # the time a run took depends on the cells; what a later version of the base class
+            # may record besides is kept out too
             self.domain = {}
-            self.provenance_.update(data_sha256=None, cpu_seconds=None)
+            kept = {k: v for k, v in self.provenance_.items() if k in _PUBLIC_PROVENANCE}
+            self.provenance_ = {**kept, "data_sha256": None, "cpu_seconds": None}
+
+    def _describe_latent(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Describe the embeddings of the cells only where nothing is private."""
+        return {} if self._noise_multiplier != 0 else super()._describe_latent(*args, **kwargs)
 
     def _gene_importance(self) -> np.ndarray | None:
         """Length of each gene's row of the projection: post-processing of what was released."""
