@@ -178,9 +178,7 @@ def test_prices_take_edges_from_hubs():
 
 def test_without_rounds_the_most_similar_are_chosen():
     logits, candidates = hub_problem()
-    rows, _ = balanced_rows(
-        logits, candidates, 5, np.zeros(300, np.float32), n_rounds=0, rate=0.0
-    )
+    rows, _ = balanced_rows(logits, candidates, 5, np.zeros(300, np.float32), n_rounds=0, rate=0.0)
     best = np.take_along_axis(candidates, np.argsort(-logits, axis=1)[:, :5], axis=1)
     np.testing.assert_array_equal(rows, np.sort(best, axis=1))
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "averaging_adjacency",
     "balanced_rows",
     "degree_gini",
     "gumbel_noise",
@@ -119,6 +120,20 @@ def normalised_adjacency(graph: sparse.csr_matrix) -> sparse.csr_matrix:
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     root = np.where(degree > 0, 1.0 / np.sqrt(np.maximum(degree, 1e-12)), 0.0)
     values = graph.data * root[graph.indices] * np.repeat(root, np.diff(graph.indptr))
+    return sparse.csr_matrix(
+        (values.astype(np.float32), graph.indices, graph.indptr), shape=graph.shape
+    )
+
+
+def averaging_adjacency(graph: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Divide each row by its sum, so that a cell receives the mean of its neighbours.
+
+    Unlike with roots of degrees, equal cells stay equal whatever their degrees; and it is how new
+    cells receive from anchors. On a graph of equal degrees both are the same.
+    """
+    degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
+    share = np.where(degree > 0, 1.0 / np.maximum(degree, 1e-12), 0.0)
+    values = graph.data * np.repeat(share, np.diff(graph.indptr))
     return sparse.csr_matrix(
         (values.astype(np.float32), graph.indices, graph.indptr), shape=graph.shape
     )

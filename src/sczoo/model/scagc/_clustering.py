@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
 
 _MANY_CELLS = 50_000
 _FLOOR = 1e-7
+_ROUNDING = 1e-4
 
 
 def soft_assignments(z: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
@@ -75,12 +77,21 @@ def initial_partition(
         raise TooFewCellsError(
             f"{n_clusters} clusters were asked for, but there are {len(z)} cells."
         )
+    if n_clusters == 1 or _all_equal(z):
+        return np.zeros(len(z), dtype=np.int64)
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
-    kind = KMeans if len(z) <= _MANY_CELLS else MiniBatchKMeans
-    n_init = 20 if len(z) <= _MANY_CELLS else 3
-    labels = kind(n_clusters, n_init=n_init, random_state=seed % 2**32).fit_predict(z)
-    return by_size(labels)
+    many = len(z) > _MANY_CELLS
+    kind = MiniBatchKMeans if many else KMeans
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct cells than clusters: handled later
+        found = kind(n_clusters, n_init=3 if many else 20, random_state=seed % 2**32)
+        return by_size(found.fit_predict(z))
+
+
+def _all_equal(z: NDArray[np.float32]) -> bool:
+    """Whether cells differ by rounding alone."""
+    return bool(np.ptp(z, axis=0).max() <= _ROUNDING * max(1.0, float(np.abs(z).max())))
 
 
 def by_size(labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -98,6 +109,10 @@ def centres_of(z: NDArray[np.float32], labels: NDArray[np.int64], n_clusters: in
     np.add.at(sums, labels, z)
     centres = sums / np.maximum(count, 1)[:, None]
     for cluster in np.flatnonzero(count == 0):
+        if _all_equal(z):
+            # nothing to be found there: out of the way of the cells
+            centres[cluster] += 1.0 + cluster
+            continue
         # the cell farthest from the centres there are
         apart = ((z[:, None, :] - centres[count > 0][None]) ** 2).sum(axis=2).min(axis=1)
         centres[cluster] = z[int(apart.argmax())]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.linalg import eigh
+from scipy.sparse.linalg import eigsh
 
 from sczoo.base._reading import iter_row_blocks
 from sczoo.errors import EmptyDataError
@@ -24,6 +25,9 @@ CLIP = 10.0
 # Axes of the first graph are fitted to at most this many cells; means and variances to all.
 _MOST_CELLS = 20_000
 _N_BINS = 20
+_ROUNDING = 1e-6
+# beyond, only the leading eigenvectors are worth their cost
+_FULL_WIDTH = 300
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,18 @@ def input_constants(
         target_total=target,
         chosen_genes=chosen,
         gene_mean=log_mean[chosen],
-        gene_scale=np.where(spread > 1e-8, spread, 1.0),
+        # below, it is the rounding of a gene that does not vary
+        gene_scale=np.where(spread > _ROUNDING * (1 + log_mean[chosen]), spread, 1.0),
         gene_fraction=sums[4] / max(sums[4].sum(), 1e-12),
         component_scale=1.0,
         axes=np.zeros((len(chosen), min(N_COMPONENTS, len(chosen)))),
     )
     axes, variance = _axes(adata, layer, factor, constants, seed)
-    return replace(constants, axes=axes, component_scale=1.0 / np.sqrt(max(variance, 1e-12)))
+    return replace(
+        constants,
+        axes=axes,
+        component_scale=1.0 / np.sqrt(variance) if variance > _ROUNDING else 1.0,
+    )
 
 
 def _axes(
@@ -154,7 +163,11 @@ def _axes(
         scatter += values.T @ values
         centre += values.sum(axis=0)
     scatter -= np.outer(centre, centre) / len(rows)
-    values, vectors = eigh(scatter, subset_by_index=[n_genes - n_axes, n_genes - 1])
+    if n_genes > _FULL_WIDTH:
+        start = np.full(n_genes, 1.0 / np.sqrt(n_genes))
+        values, vectors = eigsh(scatter, k=n_axes, which="LA", v0=start)
+    else:
+        values, vectors = eigh(scatter, subset_by_index=[n_genes - n_axes, n_genes - 1])
     vectors = vectors[:, ::-1].copy()
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(n_axes)])
     vectors *= np.where(signs == 0, 1, signs)

@@ -10,9 +10,9 @@ import torch
 
 from sczoo.graph import knn
 from sczoo.model.scagc._adaptive_graph import (
+    averaging_adjacency,
     balanced_rows,
     jaccard,
-    normalised_adjacency,
     union_graph,
 )
 
@@ -24,6 +24,7 @@ __all__ = ["GraphMemory", "GraphSettings"]
 
 _VALUES_AT_ONCE = 50_000_000
 _LEADING = 15
+_AUCTION_CELLS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class GraphMemory:
         n_cells = len(components)
         self.settings = settings
         self.components = components
-        self.near = knn(components, settings.n_neighbors).indices.astype(np.int32)
+        self.near = knn(components, settings.n_neighbors, quick=True).indices.astype(np.int32)
         self._static = union_graph(self.near)
         self.rows = np.sort(self.near, axis=1)
         self.next_rows = self.rows.copy()
@@ -87,12 +88,13 @@ class GraphMemory:
         self.prices = np.zeros(n_cells, dtype=np.float32)
         self.history: dict[str, list[float]] = {"jaccard": []}
         self._position = torch.zeros(n_cells, dtype=torch.int64)
+        self._marked = torch.zeros(n_cells, dtype=torch.bool)
         self.adopt(1.0)
         self.candidates = self.near
         if settings.adaptive:
             # cells are compared where single cells' noise is averaged out
             self._smooth = self._smoothed(components[:, :_LEADING])
-            found = knn(self._smooth, settings.n_candidates)
+            found = knn(self._smooth, settings.n_candidates, quick=True)
             self._smooth_near = found.indices.astype(np.int32)
             width = found.distances[:, settings.n_neighbors - 1]
             self._width = np.maximum(width, 1e-3 * max(float(width.mean()), 1e-12))
@@ -119,7 +121,7 @@ class GraphMemory:
             mixed = union_graph(self.rows)
         else:
             mixed = (prior * self._static + (1.0 - prior) * union_graph(self.rows)).tocsr()
-        self.adjacency: csr_matrix = normalised_adjacency(mixed)
+        self.adjacency: csr_matrix = averaging_adjacency(mixed)
         self._indptr = torch.from_numpy(self.adjacency.indptr.astype(np.int64))
         self._indices = torch.from_numpy(self.adjacency.indices)
         self._values = torch.from_numpy(self.adjacency.data)
@@ -160,10 +162,17 @@ class GraphMemory:
         factor = (degree / taken.clamp_min(1)).to(torch.float32)[:, None].expand(-1, most)[valid]
         return self._indices[place].long(), target, self._values[place] * factor
 
-    def local(self, nodes: torch.Tensor, *cells: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Translate numbers of cells to positions in `nodes`."""
+    def without(self, cells: torch.Tensor, excluded: torch.Tensor) -> torch.Tensor:
+        """Cells that are not among those excluded."""
+        self._marked[excluded] = True
+        kept = cells[~self._marked[cells]]
+        self._marked[excluded] = False
+        return kept
+
+    def positions(self, nodes: torch.Tensor) -> torch.Tensor:
+        """Position of each cell in `nodes`; only those of `nodes` mean anything."""
         self._position[nodes] = torch.arange(len(nodes))
-        return tuple(self._position[part] for part in cells)
+        return self._position
 
     # --- refreshing ---------------------------------------------------------------------------
 
@@ -188,7 +197,9 @@ class GraphMemory:
         """Search candidates again, in the latent space; the first graph's neighbours stay."""
         if self.settings.adaptive:
             half = self.settings.n_candidates - self.settings.n_neighbors
-            found = knn(self.latent.numpy(), max(1, half // 2)).indices.astype(np.int32)
+            found = knn(self.latent.numpy(), max(1, half // 2), quick=True).indices.astype(
+                np.int32
+            )
             self._merge(found, self._smooth_near)
 
     def _merge(self, *found: NDArray[np.int32]) -> None:
@@ -219,9 +230,14 @@ class GraphMemory:
                 self.candidates,
                 self.settings.n_neighbors,
                 self.prices,
-                n_rounds=self.settings.balance_rounds,
+                n_rounds=self._rounds,
                 rate=self.settings.balance,
             )
+
+    @property
+    def _rounds(self) -> int:
+        """Rounds of the auction: with very many cells, few."""
+        return max(3, min(self.settings.balance_rounds, _AUCTION_CELLS // self.n_cells))
 
     def settle(self) -> None:
         """Replace the drawn graph by the most probable one."""
@@ -231,7 +247,7 @@ class GraphMemory:
                 self.candidates,
                 self.settings.n_neighbors,
                 self.prices,
-                n_rounds=2 * self.settings.balance_rounds if self.settings.balance else 0,
+                n_rounds=2 * self._rounds if self.settings.balance else 0,
                 rate=self.settings.balance,
             )
         self.next_rows = self.rows.copy()

@@ -338,7 +338,8 @@ class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin
         else:
             memory = self._new_memory()
             plan |= {"memory": memory, "encode_all": lambda: self._encode_all(memory)}
-            conclude = lambda: self._conclude(memory)
+            prior = float(plan.get("prior", (0.0, 0.0))[1])
+            conclude = lambda: self._conclude(memory, prior)
         arguments: dict[str, Any] = {
             "max_epochs": max_epochs,
             "accelerator": accelerator,
@@ -370,7 +371,12 @@ class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin
         )
 
     def _new_memory(self) -> GraphMemory:
-        module, components = self.module, self._components()
+        module = self.module
+        features = torch.empty(self.adata.n_obs, module.n_features)
+        self._encode_features(features)
+        # the components are among the features
+        leading = features[:, : module.axes.shape[1]] / module.component_scale.cpu()
+        components = leading.numpy()
         # data to fine-tune on may have fewer cells than those that the model was made for
         module.n_neighbors = min(self._argument("n_neighbors"), len(components) - 1)
         n_candidates = self._argument("n_candidates") or len(components) - 1
@@ -381,27 +387,34 @@ class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin
             balance=self._argument("balance"),
             adaptive=self._graph == "adaptive",
         )
-        return GraphMemory(components, module.n_features, module.n_latent, settings)
+        memory = GraphMemory(components, module.n_features, module.n_latent, settings)
+        memory.hidden = features
+        memory.latent = convolve_all(module, memory)
+        return memory
 
     @torch.no_grad()
-    def _encode_all(self, memory: GraphMemory) -> None:
-        """Encode all cells in blocks and convolve them layer by layer."""
+    def _encode_features(self, into: torch.Tensor) -> None:
+        """Encode all cells in blocks, without their neighbours."""
         module = self.module
         was_training = module.training
         module.eval()
         for rows, x in dense_blocks(self._expression(self.adata), self._layer):
             features = module.features(module.scale(x.to(module.device)))
-            memory.hidden[torch.from_numpy(rows)] = features.cpu()
-        memory.latent = convolve_all(module, memory)
+            into[torch.from_numpy(rows)] = features.cpu()
         module.train(was_training)
 
-    def _conclude(self, memory: GraphMemory) -> None:
+    def _encode_all(self, memory: GraphMemory) -> None:
+        """Encode all cells in blocks and convolve them layer by layer."""
+        self._encode_features(memory.hidden)
+        memory.latent = convolve_all(self.module, memory)
+
+    def _conclude(self, memory: GraphMemory, prior: float) -> None:
         """Settle the graph, the clusters and the anchors."""
         module, seed = self.module, self._seed()
         self._encode_all(memory)
         memory.refresh_candidates()
         memory.settle()
-        memory.adopt(self._preset.final_prior)
+        memory.adopt(prior)
         memory.latent = convolve_all(module, memory)
         z = memory.latent.numpy()
         if not module.clustered:

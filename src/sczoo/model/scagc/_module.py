@@ -21,7 +21,7 @@ from sczoo.model.scagc._likelihood import CountDecoder, ScaledDecoder
 
 if TYPE_CHECKING:
     from sczoo.model.scagc._constants import InputConstants
-    from sczoo.model.scagc._sampling import StepGraph
+    from sczoo.model.scagc._sampling import Candidates, Subgraph, Surroundings
 
 __all__ = ["GRAPH", "TARGET", "SCAGCModule"]
 
@@ -139,7 +139,7 @@ class SCAGCModule(AttachingModule):
     def inference(
         self,
         x: torch.Tensor,
-        graph: StepGraph | None = None,
+        graph: Surroundings | None = None,
         gene_mask: torch.Tensor | None = None,
         temperature: float = 1.0,
         **kwargs: Any,
@@ -159,57 +159,47 @@ class SCAGCModule(AttachingModule):
             passed = self.received(scaled).split(self.n_features, dim=1)
             return {"z": self.conv.of_smoothed([hidden, *passed]), "hidden": hidden}
         out = {"hidden": hidden, "scaled": scaled}
-        features = torch.cat([hidden, graph.features[graph.n_seeds :]])
-        views = [self.disturb(features), self.disturb(features)]
-        edge_index = torch.stack(
-            [
-                torch.cat([graph.seed_source, graph.far_source]),
-                torch.cat([graph.seed_target, graph.far_target]),
-            ]
-        )
-        weight = torch.cat([graph.seed_weight, graph.far_weight])
-        out["z"] = self.conv(views[0], edge_index, weight)[: graph.n_seeds]
-        if graph.candidate_source is None:
-            out["drawn"] = self.conv(views[1], edge_index, weight)[: graph.n_seeds]
+        near = graph.sampled().to(x.device)
+        out["z"] = self._convolve(hidden, near, near.seed_weight)
+        out["pairs"] = near.edge_index[:, : near.edge_index.shape[1] - len(near.far_weight)]
+        if not graph.adaptive:  # another view by dropout alone
+            out["drawn"] = self._convolve(hidden, near, near.seed_weight)
             return out
-        positions, source, drawn_weight = self.draw_edges(out["z"], graph, temperature)
-        target = torch.arange(graph.n_seeds, device=x.device)[:, None].expand_as(source)
-        edge_index = torch.stack(
-            [
-                torch.cat([source.ravel(), graph.far_source]),
-                torch.cat([target.ravel(), graph.far_target]),
-            ]
-        )
-        weight = torch.cat([drawn_weight.ravel(), graph.far_weight])
-        out["drawn"] = self.conv(views[1], edge_index, weight)[: graph.n_seeds]
+        positions, weight = self.draw_edges(out["z"], graph.candidates().to(x.device), temperature)
+        drawn = graph.drawn(positions).to(x.device)
+        out["drawn"] = self._convolve(hidden, drawn, weight.ravel())
         out["edges"] = positions
         return out
 
+    def _convolve(
+        self, hidden: torch.Tensor, around: Subgraph, seed_weight: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Convolve the cells of a minibatch with what is remembered of their surroundings."""
+        assert seed_weight is not None
+        features = self._disturbed(torch.cat([hidden, around.features]))
+        weight = torch.cat([seed_weight, around.far_weight])
+        return self.conv(features, around.edge_index, weight)[: len(hidden)]
+
     def draw_edges(
-        self, z: torch.Tensor, graph: StepGraph, temperature: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Draw edges from the candidates of the seeds.
+        self, z: torch.Tensor, candidates: Candidates, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw edges from the candidates.
 
         Returns
         -------
-        Positions among the candidates, nodes, and weights that sum to one and carry gradients.
+        Columns drawn, and weights that sum to one for each cell and carry gradients.
         """
-        assert graph.candidate_source is not None
-        assert graph.candidate_latent is not None
-        assert graph.candidate_bonus is not None
-        assert graph.noise is not None
-        logits = similarity_logits(z, graph.candidate_latent, self.similarity_scale)
+        logits = similarity_logits(z, candidates.latent, self.similarity_scale)
         positions, values = sample_edges(
-            logits + graph.candidate_bonus, graph.noise, self.n_neighbors, temperature
+            logits + candidates.bonus, candidates.noise, self.n_neighbors, temperature
         )
-        source = graph.candidate_source.gather(1, positions)
-        return positions, source, values / values.sum(dim=1, keepdim=True)
+        return positions, values / values.sum(dim=1, keepdim=True)
 
     def features(self, scaled: torch.Tensor) -> torch.Tensor:
         """Own features of cells: principal components beside learnt units."""
         return torch.cat([scaled @ self.axes * self.component_scale, self.learnt(scaled)], dim=1)
 
-    def disturb(self, features: torch.Tensor) -> torch.Tensor:
+    def _disturbed(self, features: torch.Tensor) -> torch.Tensor:
         """Drop learnt units out, for a second view of the same cells."""
         n = features.shape[1] - self.n_hidden
         return torch.cat([features[:, :n], self.dropout(features[:, n:])], dim=1)
@@ -272,7 +262,7 @@ class SCAGCModule(AttachingModule):
             total = total + self.contrast_weight * contrast
             metrics["contrast"] = contrast.detach()
         if graph is not None and self.adjacency_weight > 0:
-            adjacency = self.edge_loss(z, graph)
+            adjacency = self.edge_loss(z, inference_outputs["pairs"])
             total = total + self.adjacency_weight * adjacency
             metrics["adjacency"] = adjacency.detach()
         if TARGET in tensors:
@@ -286,16 +276,21 @@ class SCAGCModule(AttachingModule):
             extra_metrics=metrics,
         )
 
-    def edge_loss(self, z: torch.Tensor, graph: StepGraph) -> torch.Tensor:
-        """Cross-entropy of edges into the seeds and of as many pairs drawn from the minibatch.
+    def edge_loss(self, z: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the edges among the cells of the minibatch and of their absence.
 
-        Seeds stand in for the ends of edges that are not in the minibatch only where they are.
+        Parameters
+        ----------
+        z
+            Embedding of the minibatch.
+        pairs
+            Source and target of edges into its cells, 2 x edges; the cells come first.
         """
         head = self.edge_head(z)
-        inside = graph.seed_source < graph.n_seeds
+        source, target = pairs[:, pairs[0] < len(z)]
         score = head @ self.edge_form @ head.T
         edges = torch.zeros_like(score)
-        edges[graph.seed_target[inside], graph.seed_source[inside]] = 1.0
+        edges[target, source] = 1.0
         n_edges = edges.sum()
         # edges and their absence weigh the same, however few there are
         n_pairs = float(edges.numel() - len(edges))

@@ -33,8 +33,6 @@ class Preset:
     """Factor of the cosine before the Gumbel noise; 1 makes the graph nearly random."""
     balance: float
     """First step of the prices that even the degrees out."""
-    final_prior: float
-    """Weight of the first graph beside the learned one, at the end."""
     contrast_weight: float
     adjacency_weight: float
     cluster_weight: float
@@ -68,7 +66,6 @@ PRESETS: dict[str, Preset] = {
         n_candidates=50,
         similarity_scale=10.0,
         balance=0.3,
-        final_prior=0.1,
         contrast_weight=0.01,
         adjacency_weight=0.1,
         cluster_weight=1.0,
@@ -86,7 +83,6 @@ PRESETS: dict[str, Preset] = {
         n_candidates=None,
         similarity_scale=1.0,
         balance=0.0,
-        final_prior=0.0,
         contrast_weight=0.01,
         adjacency_weight=0.3,
         cluster_weight=1.5,

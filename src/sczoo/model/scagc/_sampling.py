@@ -8,66 +8,72 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sczoo.model.scagc._adaptive_graph import gumbel_noise
+
 if TYPE_CHECKING:
     from sczoo.model.scagc._memory import GraphMemory
 
-__all__ = ["StepGraph", "sample_step"]
+__all__ = ["Candidates", "Subgraph", "Surroundings"]
 
 
 @dataclass
-class StepGraph:
-    """A sampled subgraph around the cells of a minibatch.
+class Subgraph:
+    """Nodes and edges around the cells of a minibatch, which are the first nodes.
 
     Attributes
     ----------
-    n_seeds
-        The first nodes are the cells of the minibatch.
     features
-        Remembered features of the nodes, nodes x hidden; the seeds' are replaced by fresh ones.
-    seed_source, seed_target, seed_weight
-        Edges into the seeds on the current graph.
-    far_source, far_target, far_weight
-        Edges into the neighbours.
-    candidate_source
-        Node of each candidate of each seed, seeds x candidates.
-    candidate_latent
-        Remembered embedding of each candidate, seeds x candidates x dimensions.
-    candidate_bonus
-        What is added to the similarity of each candidate, seeds x candidates.
-    noise
-        Gumbel noise of the draw.
+        Remembered features of the other nodes, nodes x features.
+    edge_index
+        Positions of source and target of each edge, 2 x edges; edges into the seeds come first.
+    far_weight
+        Weights of the edges that do not end in a seed.
+    seed_weight
+        Weights of those that do; ``None`` where the edges were drawn and the weights are not
+        remembered.
     """
 
-    n_seeds: int
     features: torch.Tensor
-    seed_source: torch.Tensor
-    seed_target: torch.Tensor
-    seed_weight: torch.Tensor
-    far_source: torch.Tensor
-    far_target: torch.Tensor
+    edge_index: torch.Tensor
     far_weight: torch.Tensor
-    candidate_source: torch.Tensor | None = None
-    candidate_latent: torch.Tensor | None = None
-    candidate_bonus: torch.Tensor | None = None
-    noise: torch.Tensor | None = None
+    seed_weight: torch.Tensor | None
 
-    def to(self, device: torch.device) -> StepGraph:
+    def to(self, device: torch.device) -> Subgraph:
         """Move to a device."""
-        for name, value in vars(self).items():
-            if isinstance(value, torch.Tensor):
-                setattr(self, name, value.to(device))
-        return self
+        weight = None if self.seed_weight is None else self.seed_weight.to(device)
+        return Subgraph(
+            self.features.to(device),
+            self.edge_index.to(device),
+            self.far_weight.to(device),
+            weight,
+        )
 
 
-def sample_step(
-    memory: GraphMemory,
-    cells: torch.Tensor,
-    fan_out: tuple[int, int],
-    generator: torch.Generator,
-    *,
-    draw: bool,
-) -> StepGraph:
-    """Sample the neighbourhood of a minibatch.
+@dataclass
+class Candidates:
+    """Candidates of the cells of a minibatch.
+
+    Attributes
+    ----------
+    latent
+        Remembered embedding, seeds x candidates x dimensions.
+    bonus
+        What is added to the similarity, seeds x candidates.
+    noise
+        Gumbel noise of the draw, seeds x candidates.
+    """
+
+    latent: torch.Tensor
+    bonus: torch.Tensor
+    noise: torch.Tensor
+
+    def to(self, device: torch.device) -> Candidates:
+        """Move to a device."""
+        return Candidates(self.latent.to(device), self.bonus.to(device), self.noise.to(device))
+
+
+class Surroundings:
+    """What the memory can tell about the cells of a minibatch.
 
     Parameters
     ----------
@@ -76,47 +82,68 @@ def sample_step(
     cells
         Cells of the minibatch, without repeats.
     fan_out
-        Most neighbours of a seed, and of a neighbour.
+        Most neighbours of a seed, and of a neighbour, that are sampled.
     generator
         Of the random numbers.
-    draw
-        Whether edges will be drawn from the candidates.
     """
-    from sczoo.model.scagc._adaptive_graph import gumbel_noise
 
-    near, target, weight = memory.fan_out(cells, fan_out[0], generator)
-    reached = [near]
-    candidates = None
-    if draw:
-        candidates = torch.from_numpy(memory.candidates[cells.numpy()].astype(np.int64))
-        reached.append(candidates.ravel())
-    others = torch.unique(torch.cat(reached))
-    others = others[~torch.isin(others, cells)]
-    # only neighbours on the graph pass on what they get from their own neighbours
-    inner = torch.unique(near)
-    inner = inner[~torch.isin(inner, cells)]
-    far, far_target, far_weight = memory.fan_out(others if draw else inner, fan_out[1], generator)
-    nodes = torch.cat([cells, others])
-    beyond = torch.unique(far)
-    beyond = beyond[~torch.isin(beyond, nodes)]
-    nodes = torch.cat([nodes, beyond])
-    near, target, far, far_target = memory.local(nodes, near, target, far, far_target)
-    step = StepGraph(
-        n_seeds=len(cells),
-        features=memory.hidden[nodes],
-        seed_source=near,
-        seed_target=target,
-        seed_weight=weight,
-        far_source=far,
-        far_target=far_target,
-        far_weight=far_weight,
-    )
-    if candidates is not None:
-        (step.candidate_source,) = memory.local(nodes, candidates)
-        step.candidate_latent = memory.latent[candidates]
-        step.candidate_bonus = (
-            torch.from_numpy(memory.base[cells.numpy()])
-            - torch.from_numpy(memory.prices)[candidates]
+    def __init__(
+        self,
+        memory: GraphMemory,
+        cells: torch.Tensor,
+        fan_out: tuple[int, int],
+        generator: torch.Generator,
+    ) -> None:
+        self.memory, self.cells = memory, cells
+        self.fan_out, self.generator = fan_out, generator
+        self.adaptive = memory.settings.adaptive
+
+    def sampled(self) -> Subgraph:
+        """Sample neighbours on the current graph."""
+        source, target, weight = self.memory.fan_out(self.cells, self.fan_out[0], self.generator)
+        return self._around(source, target, weight)
+
+    def candidates(self) -> Candidates:
+        """Look up the candidates, with fresh noise."""
+        memory, rows = self.memory, self.cells.numpy()
+        near = torch.from_numpy(memory.candidates[rows].astype(np.int64))
+        bonus = torch.from_numpy(memory.base[rows]) - torch.from_numpy(memory.prices)[near]
+        noise = gumbel_noise(tuple(near.shape), self.generator)
+        return Candidates(memory.latent[near], bonus, noise)
+
+    def drawn(self, positions: torch.Tensor) -> Subgraph:
+        """Build the neighbourhood of edges drawn from the candidates.
+
+        Parameters
+        ----------
+        positions
+            Columns of the candidates that were drawn, seeds x neighbours.
+        """
+        rows = self.cells.numpy()
+        chosen = np.take_along_axis(self.memory.candidates[rows], positions.cpu().numpy(), axis=1)
+        source = torch.from_numpy(chosen.astype(np.int64))
+        target = self.cells[:, None].expand_as(source)
+        return self._around(source.ravel(), target.ravel(), None)
+
+    def _around(
+        self, source: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None
+    ) -> Subgraph:
+        """Add to edges into the seeds a sample of those into the seeds' neighbours."""
+        memory = self.memory
+        near = memory.without(torch.unique(source), self.cells)
+        far, far_target, far_weight = memory.fan_out(near, self.fan_out[1], self.generator)
+        nodes = torch.cat([self.cells, near])
+        beyond = memory.without(torch.unique(far), nodes)
+        others = torch.cat([near, beyond])
+        position = memory.positions(torch.cat([self.cells, others]))
+        return Subgraph(
+            features=memory.hidden[others],
+            edge_index=torch.stack(
+                [
+                    position[torch.cat([source, far])],
+                    position[torch.cat([target, far_target])],
+                ]
+            ),
+            far_weight=far_weight,
+            seed_weight=weight,
         )
-        step.noise = gumbel_noise(tuple(candidates.shape), generator)
-    return step

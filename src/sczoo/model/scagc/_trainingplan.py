@@ -17,7 +17,7 @@ from sczoo.model.scagc._clustering import (
 )
 from sczoo.model.scagc._data import CELLS
 from sczoo.model.scagc._module import GRAPH, TARGET
-from sczoo.model.scagc._sampling import sample_step
+from sczoo.model.scagc._sampling import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,6 @@ __all__ = ["SCAGCTrainingPlan"]
 
 logger = logging.getLogger(__name__)
 
-_PRIOR = (0.5, 0.1)
 _TEMPERATURE = (1.0, 0.3)
 
 
@@ -55,6 +54,9 @@ class SCAGCTrainingPlan(TrainingPlan):
         Epochs after which all cells are encoded anew and candidates searched again.
     target_epochs
         Epochs after which the target of the clustering is computed again.
+    prior
+        Weight of the first graph beside the learned one, at the start and at the end of the
+        pre-training; the first epoch sees the first graph alone.
     stop_below
         Clustering stops when a smaller share of the labels changes between two targets.
     weight_decay, eps
@@ -74,9 +76,10 @@ class SCAGCTrainingPlan(TrainingPlan):
         seed: int,
         lr: float = 2e-3,
         cluster_lr: float = 5e-4,
-        fan_out: tuple[int, int] = (15, 8),
+        fan_out: tuple[int, int] = (10, 5),
         refresh_epochs: int = 10,
         target_epochs: int = 1,
+        prior: tuple[float, float] = (0.0, 0.0),
         stop_below: float = 1e-3,
         weight_decay: float = 1e-6,
         eps: float = 1e-8,
@@ -93,6 +96,7 @@ class SCAGCTrainingPlan(TrainingPlan):
         self.fan_out = fan_out
         self.refresh_epochs = refresh_epochs
         self.target_epochs = target_epochs
+        self.prior = prior
         self.stop_below = stop_below
         self.graph_seed = seed
         self.temperature = _TEMPERATURE[0]
@@ -110,13 +114,12 @@ class SCAGCTrainingPlan(TrainingPlan):
         first, last = _TEMPERATURE
         self.temperature = first * (last / first) ** progress
         clustering = epoch >= self.pretrain_epochs
-        if epoch % self.refresh_epochs == 0 or epoch == self.pretrain_epochs:
+        if epoch > 0 and (epoch % self.refresh_epochs == 0 or epoch == self.pretrain_epochs):
             self.encode_all()
-            if epoch > 0 and not clustering:
+            if not clustering:
                 memory.refresh_candidates()
-            if epoch > 0:
-                memory.balance_prices()
-        first, last = _PRIOR
+            memory.balance_prices()
+        first, last = self.prior
         memory.adopt(1.0 if epoch == 0 else first + (last - first) * progress)
         if epoch > 0:
             self.encode_latent()
@@ -167,18 +170,19 @@ class SCAGCTrainingPlan(TrainingPlan):
 
     # --- steps --------------------------------------------------------------------------------
 
-    def _with_graph(self, batch: dict[str, Any], draw: bool) -> dict[str, Any]:
+    def _with_graph(self, batch: dict[str, Any]) -> dict[str, Any]:
         cells = batch[CELLS].cpu()
-        graph = sample_step(self.memory, cells, self.fan_out, self._generator, draw=draw)
-        batch = {**batch, GRAPH: graph.to(self.module.device)}
+        batch = {
+            **batch,
+            GRAPH: Surroundings(self.memory, cells, self.fan_out, self._generator),
+        }
         if self.target is not None:
             batch[TARGET] = self.target[cells].to(self.module.device)
         return batch
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Make one step and remember the cells' features and drawn edges."""
-        draw = self.memory.settings.adaptive
-        tensors = self._with_graph(batch, draw)
+        tensors = self._with_graph(batch)
         inference, _, losses = self.module(
             tensors, inference_kwargs={"temperature": self.temperature}
         )
@@ -196,7 +200,7 @@ class SCAGCTrainingPlan(TrainingPlan):
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Compute the loss of cells that are not trained on."""
-        tensors = self._with_graph(batch, self.memory.settings.adaptive)
+        tensors = self._with_graph(batch)
         _, _, losses = self.module(tensors)
         self._record(losses, "validation", len(batch[CELLS]))
 
