@@ -18,7 +18,7 @@ from scipy import sparse
 
 from sczoo.model.grit._graph import build_graph
 from sczoo.model.grit._refinement import Settings, refine_scores
-from sczoo.model.grit._solver import build_system, choose_dtype, solve
+from sczoo.model.grit._solver import build_system, choose_dtype, default_tolerance, solve
 
 _K, _CLASSES = 15, 30
 
@@ -43,7 +43,7 @@ def main() -> None:
     scores = rng.normal(size=(n_cells, _CLASSES)).astype(np.float32)
     with cost() as before:
         pass
-    for tol in (1e-3, 1e-5):
+    for tol in (1e-3, default_tolerance(scores.size), 1e-5):
         with cost() as spent:
             system = build_system(graph, 3.0, dtype=choose_dtype(scores.size))
             found = solve(system, scores, tol=tol)

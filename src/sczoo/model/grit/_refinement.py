@@ -13,7 +13,7 @@ from sczoo.model.grit._abstention import ancestor_labels, kept_at_coverage
 from sczoo.model.grit._graph import agreement
 from sczoo.model.grit._guard import GuardName, GuardReport, inspect_refinement, margin
 from sczoo.model.grit._rare import keep_rare, measure_shrinkage
-from sczoo.model.grit._solver import build_system, choose_dtype, solve
+from sczoo.model.grit._solver import build_system, choose_dtype, default_tolerance, solve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Settings:
     ontology_weight: float = 0.0
     keep_rare: bool = True
     guard: GuardName = "auto"
-    tol: float = 1e-5
+    tol: float | None = None
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def refine_scores(
             raw,
             class_laplacian=couplings,
             mu=settings.ontology_weight,
-            tol=settings.tol,
+            tol=settings.tol or default_tolerance(raw.size),
         )
         refined, residuals = solution.scores, solution.residuals
     else:
