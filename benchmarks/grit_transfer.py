@@ -6,8 +6,8 @@ variable shared genes, as CellTypist's, is trained on one study and applied to a
 with ``guard="warn"``. The rows with ``genes`` below the shared ones repeat the known failure:
 scores that are wrong for whole neighbourhoods because few genes are shared.
 
-The guard's threshold was chosen on the pairs of "role" tuned; the pairs of donors ("held out")
-were first scored by this script.
+The guard's thresholds were chosen on the pairs of the roles "tuned" and "few genes"; those "held
+out" were first scored by this script.
 
 Run: ``python benchmarks/grit_transfer.py [--scanvi]``.
 """
@@ -123,6 +123,7 @@ def refined(query: AnnData, truth: np.ndarray, **options) -> dict[str, object]:
     row["guard_refused"] = result.guard.refused
     row["agreement"] = result.guard.agreement
     row["entropy_kept"] = forced.guard.entropy_kept
+    row["into_largest"] = forced.guard.into_largest
     return row
 
 

@@ -54,7 +54,8 @@ def _write_api_pages() -> None:
     folder.mkdir(exist_ok=True)
     for page in folder.glob("*.rst"):
         page.unlink()
-    for part in sorted({*sczoo.__all__} - {"__version__", "doctor", "load", "transfer"}):
+    top = {*sczoo.__all__} - {"__version__", "doctor", "load", "transfer"}
+    for part in sorted({*top, "model.grit.scorers"}):
         module = import_module(f"sczoo.{part}")
         title = f"sczoo.{part}"
         lines = [title, "=" * len(title), "", f".. automodule:: sczoo.{part}", "   :no-members:"]

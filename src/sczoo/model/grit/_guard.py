@@ -20,8 +20,10 @@ __all__ = ["GuardName", "GuardReport", "inspect_refinement"]
 
 GuardName = Literal["auto", "warn", "off"]
 
-# A trained classifier's labels that lose this much of their entropy were drained, not repaired.
+# A trained classifier's labels that lose this much of their entropy were drained, not repaired;
+# a smaller loss is enough where most of the labels that changed went to the largest class.
 LEAST_ENTROPY_KEPT = 0.82
+LEAST_KEPT_WITH_SINK, LARGEST_SINK = 0.9, 0.55
 LEAST_AGREEMENT = 0.5
 
 
@@ -35,6 +37,8 @@ class GuardReport:
         Weighted share of neighbours that have the same raw label.
     entropy_kept
         Entropy of the distribution of the refined labels over that of the raw ones.
+    into_largest
+        Share of the changed labels that went to the class that was largest before.
     margin_before, margin_after
         Mean difference between the best and the second best score of a cell.
     edge_agreement_after
@@ -49,6 +53,7 @@ class GuardReport:
 
     agreement: float
     entropy_kept: float
+    into_largest: float
     margin_before: float
     margin_after: float
     edge_agreement_after: float
@@ -88,7 +93,12 @@ def inspect_refinement(
     entropy = _entropy(before, n_classes)
     kept = _entropy(after, n_classes) / entropy if entropy > 0 else 1.0
     margin_before, margin_after = float(margin(raw).mean()), float(margin(refined).mean())
-    collapsed = probability and kept < LEAST_ENTROPY_KEPT
+    changed = before != after
+    largest = np.bincount(before, minlength=n_classes).argmax()
+    sink = float((after[changed] == largest).mean()) if changed.any() else 0.0
+    drained = kept < LEAST_ENTROPY_KEPT
+    drained = drained or (kept < LEAST_KEPT_WITH_SINK and sink > LARGEST_SINK)
+    collapsed = probability and drained
     refused = collapsed and mode == "auto"
     warnings = []
     if collapsed:
@@ -114,6 +124,7 @@ def inspect_refinement(
     return GuardReport(
         agreement=agreed,
         entropy_kept=float(kept),
+        into_largest=sink,
         margin_before=margin_before,
         margin_after=margin_after,
         edge_agreement_after=agreed_after,

@@ -32,7 +32,7 @@ _MAX_ITERATIONS = 2000
 _COLUMNS_AT_ONCE = 64
 _ROWS_AT_ONCE = 8192
 # Up to this many scores double precision costs nothing.
-_DOUBLE_UP_TO = 4_000_000
+_DOUBLE_UP_TO = 1_000_000
 
 
 @dataclass(frozen=True)
