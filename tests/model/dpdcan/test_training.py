@@ -218,3 +218,14 @@ def test_planted_gradients_find_missing_noise(fit, monkeypatch):
 def test_no_audit_without_a_claim(fit):
     with pytest.raises(PrivacyError, match="no claim"):
         fit(target_epsilon=float("inf")).audit_training()
+
+
+def test_an_audit_reads_the_models_own_data(fit, cells):
+    """A copy that was set up later carries the same identifier as the model's data."""
+    from sczoo.model import DPDCAN
+
+    model = fit(target_epsilon=3.0)
+    DPDCAN.setup_anndata(model.adata[:50].copy())
+    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    found = model.audit_training(100, max_epochs=1, batch_size=40, **quiet)
+    assert not found["contradicted"]

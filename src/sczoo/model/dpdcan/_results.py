@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -165,7 +166,10 @@ class PrivateResultsMixin:
             )
         if model.adata is None:
             raise InputError("This model was loaded without data, so its training has no audit.")
-        copy = type(model)(model.adata, **_compat.flat_init_params(model.init_params_))
+        copy = type(model)(
+            registry=deepcopy(model.registry_), **_compat.flat_init_params(model.init_params_)
+        )
+        _compat.attach(copy, model.adata, model.adata_manager)
         trainable = sum(p.numel() for p in copy.module.parameters())
         if model._mode == "frozen-decoder":
             trainable -= sum(p.numel() for p in copy.module.decoder.parameters())
