@@ -192,6 +192,26 @@ def test_test_cells_are_never_read(train_scdd, new_cells):
     assert found[0][1].uns["scdd"]["n_source_cells"] == 300
 
 
+def test_calibrated_profiles_have_the_mean_of_their_class(model):
+    """The correction is exact on average: corrected reconstructions sum to the real counts."""
+    from sczoo.model.scdd._candidates import class_correction
+
+    rows, labels, _ = model._training_classes(5, "error")
+    counts = model.adata.X[rows].tocsr()
+    source = model._source(rows, labels, counts)
+    factors = class_correction(model.module, source, counts)
+    with torch.no_grad():
+        shares = model.module.decode_standard(
+            torch.as_tensor(source.latents), torch.as_tensor(source.batch)
+        ).exp()
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    for code in range(5):
+        ours = source.codes == code
+        fitted = (totals[ours, None] * shares.numpy()[ours]).sum(axis=0)
+        seen = np.asarray(counts[ours].sum(axis=0)).ravel()
+        np.testing.assert_allclose((fitted + 0.5) * factors[code], seen + 0.5, rtol=1e-3)
+
+
 @pytest.mark.slow
 def test_moved_codes_are_taken_only_if_they_score_higher(model):
     record = model.distill(2, seed=1).uns["scdd"]
@@ -223,6 +243,7 @@ def test_every_matching_makes_cells(model, matching):
         {"library": "median"},
         {"guidance": 1.0},
         {"class_shares": "sqrt"},
+        {"calibrate": False},
     ],
     ids=str,
 )

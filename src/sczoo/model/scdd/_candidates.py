@@ -16,21 +16,23 @@ if TYPE_CHECKING:
     from sczoo.model.scdd._flow_map import OneStep
     from sczoo.model.scdd._module import SCDDModule
 
-__all__ = ["Candidate", "choose_candidate", "put_aside", "score"]
+__all__ = ["Candidate", "choose_candidate", "class_correction", "put_aside", "score"]
 
 # Smaller classes are too precious to put cells aside.
 _SMALLEST_SPLIT = 40
 _ASIDE, _MOST_ASIDE = 0.25, 80
 _MANY_CELLS = 20
 _FINALISTS = 3
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Codes, the standardised latents that they generate, and how these are emitted."""
+    """Codes, the standardised latents and shares of genes they give, and the emission."""
 
     codes: torch.Tensor
     latents: torch.Tensor
+    shares: np.ndarray
     emission: Emission
     optimised: bool = False
     score: float | None = None
@@ -87,6 +89,33 @@ def score(counts: np.ndarray, codes: np.ndarray, real: Any, real_codes: np.ndarr
     )
 
 
+@torch.no_grad()
+def class_correction(module: SCDDModule, source: Source, counts: Any) -> np.ndarray:
+    r"""By how much the decoder is wrong about each gene, averaged over the cells of a class.
+
+    :math:`r_{kg} = (\sum_{i\in k} c_{ig} + \tfrac12) /
+    (\sum_{i\in k}\ell_i\hat\rho_{ig} + \tfrac12)`: a decoder of few parameters
+    smooths, and what it smooths away are genes of single classes.
+
+    Returns
+    -------
+    Factors, ``(n_classes, n_genes)``.
+    """
+    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    factors = np.ones((len(source.labels), counts.shape[1]))
+    for code in range(len(source.labels)):
+        rows = np.flatnonzero(source.codes == code)
+        fitted = np.zeros(counts.shape[1])
+        for part in np.array_split(rows, max(1, len(rows) // _BLOCK)):
+            latents = torch.as_tensor(source.latents[part], device=module.device)
+            batch = torch.as_tensor(source.batch[part], device=module.device)
+            shares = module.decode_standard(latents, batch if module.n_batch else None).exp()
+            fitted += totals[part] @ shares.cpu().numpy().astype(np.float64)
+        seen = np.asarray(counts[rows].sum(axis=0), dtype=np.float64).ravel()
+        factors[code] = (seen + 0.5) / (fitted + 0.5)
+    return factors
+
+
 def choose_candidate(
     module: SCDDModule,
     one_step: OneStep,
@@ -103,6 +132,7 @@ def choose_candidate(
     accept: str,
     n_steps: int,
     lr: float,
+    calibrate: bool,
     rng: np.random.Generator,
     generator: torch.Generator,
 ) -> Candidate:
@@ -123,23 +153,29 @@ def choose_candidate(
     theta = module.log_theta.detach().exp().cpu().numpy()
     emit_seed = int(rng.integers(2**31))
 
-    def judged(candidate: Candidate, shares: np.ndarray) -> Candidate:
+    correction = class_correction(module, part, counts[learn]) if calibrate else None
+
+    def judged(candidate: Candidate) -> Candidate:
         noise = np.random.default_rng(emit_seed)
-        made = emit(candidate.emission, shares, totals, theta, codes, noise)
+        made = emit(candidate.emission, candidate.shares, totals, theta, codes, noise)
         return replace(candidate, score=score(made, codes, counts[judge], source.codes[judge]))
 
     @torch.no_grad()
     def generated(start: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
         latents = one_step(start, conditions)
-        return latents, module.decode_standard(latents, batch).exp().cpu().numpy()
+        shares = module.decode_standard(latents, batch).exp().cpu().numpy().astype(np.float64)
+        if correction is not None:
+            shares *= correction[codes]
+            shares /= shares.sum(axis=1, keepdims=True)
+        return latents, shares
 
     start = initial_codes(module, one_step, part, codes, conditions, init, rng, generator)
     latents, shares = generated(start)
     emissions = _emissions(emission, len(codes) / len(source.labels))
     plain = matching == "none" or n_steps == 0
     if plain and len(emissions) == 1:
-        return Candidate(start, latents, emissions[0])
-    entrants = [judged(Candidate(start, latents, how), shares) for how in emissions]
+        return Candidate(start, latents, shares, emissions[0])
+    entrants = [judged(Candidate(start, latents, shares, how)) for how in emissions]
     entrants.sort(key=_score, reverse=True)
     if not plain:
         moved, _ = optimise_codes(
@@ -158,7 +194,7 @@ def choose_candidate(
         )
         latents, shares = generated(moved)
         optimised = [
-            judged(Candidate(moved, latents, entrant.emission, optimised=True), shares)
+            judged(Candidate(moved, latents, shares, entrant.emission, optimised=True))
             for entrant in entrants[:_FINALISTS]
         ]
         entrants = optimised if accept == "always" else entrants + optimised

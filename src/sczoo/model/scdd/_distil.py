@@ -1,4 +1,4 @@
-"""``distill`` and ``generate``: from a trained model to a small set of whole counts."""
+"""``distill``: from a trained model and its training cells to a small set of whole counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from sczoo.model.scdd._budget import ClassShares, class_budget, whole_number
 from sczoo.model.scdd._candidates import Candidate, choose_candidate
 from sczoo.model.scdd._codes import CodeInit, MatchSpace, Source
 from sczoo.model.scdd._counts import library_quantiles, log_normalise
-from sczoo.model.scdd._diffusion import ddim
 from sczoo.model.scdd._draws import allot, draw_columns, draw_copies_again
 from sczoo.model.scdd._emission import Emission, EmissionName, check_emission, emit
 from sczoo.model.scdd._flow_map import OneStep
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-__all__ = ["DistilMixin"]
+__all__ = ["DistilMixin", "check_choices"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +55,7 @@ class DistilMixin:
         guidance: float = 0.0,
         n_steps: int | None = None,
         lr: float = 0.03,
+        calibrate: bool = True,
         metadata_keys: Sequence[str] = (),
         min_cells_per_class: int = 5,
         rare: Literal["error", "drop"] = "error",
@@ -105,6 +105,9 @@ class DistilMixin:
             Steps on the codes; 200 by default.
         lr
             Learning rate of the codes.
+        calibrate
+            Scale the decoded genes so that the mean of the reconstructed cells of each class is
+            that of the real ones: the decoder smooths away genes of single classes.
         metadata_keys
             Columns of ``adata.obs`` to draw for the synthetic cells, by their frequencies in the
             class among the training cells. The batch is always drawn, where one was registered.
@@ -135,7 +138,7 @@ class DistilMixin:
             The model has no data, or an argument makes no sense.
         """
         self._require_stages()
-        _check_choices(
+        check_choices(
             init=(init, get_args(CodeInit)),
             match_space=(match_space, get_args(MatchSpace)),
             library=(library, ("quantile", "median")),
@@ -187,6 +190,7 @@ class DistilMixin:
                 accept=accept,
                 n_steps=200 if n_steps is None else int(n_steps),
                 lr=lr,
+                calibrate=calibrate,
                 rng=rng,
                 generator=generator,
             )
@@ -200,6 +204,7 @@ class DistilMixin:
             "generator": self._generator_kind,
             "guidance": float(guidance),
             "library": library,
+            "calibrate": bool(calibrate),
             "class_shares": class_shares,
             "outside_embedding": self.module.embedding_mode if self.module.n_embedding else "none",
             "n_source_cells": len(rows),
@@ -212,94 +217,6 @@ class DistilMixin:
         return self._assemble(
             best, codes, labels, batch, totals, record, columns=columns, source=counts, rng=rng
         )
-
-    def generate(
-        self: Any,
-        labels: Any,
-        n: int = 10,
-        *,
-        emission: Literal["nb", "mode", "typical"] = "nb",
-        guidance: float = 0.0,
-        steps: int = 1,
-        seed: int = 0,
-    ) -> AnnData:
-        """Generate cells of given classes, without optimisation and without data.
-
-        Parameters
-        ----------
-        labels
-            A class, or several.
-        n
-            Cells of each.
-        emission
-            ``"nb"``: cells as noisy as real ones. ``"mode"`` and ``"typical"``: without noise.
-        guidance
-            Weight of the class guidance.
-        steps
-            1: the single-step generator. More: the teacher's flow in as many steps.
-        seed
-            Seed of all draws.
-
-        Returns
-        -------
-        As of :meth:`distill`. Depths are drawn from a log-normal distribution with the mean and
-        spread of the class, batches by their share in it.
-
-        Raises
-        ------
-        InputError
-            A class is not known, or an argument makes no sense.
-        """
-        self._require_stages()
-        _check_choices(emission=(emission, ("nb", "mode", "typical")))
-        whole_number("n", n)
-        whole_number("steps", steps)
-        names = [str(name) for name in self.class_names]
-        wanted = [labels] if isinstance(labels, str) or np.isscalar(labels) else list(labels)
-        unknown = [str(label) for label in wanted if str(label) not in names]
-        if unknown or not wanted:
-            raise InputError(
-                f"The model has no class {unknown[0] if unknown else ''!r}; it has "
-                f"{', '.join(names[:20])}."
-            )
-        known = np.array([names.index(str(label)) for label in wanted])
-        codes = np.repeat(known, n)
-        rng = np.random.default_rng(seed)
-        noise = torch.Generator().manual_seed(int(seed))
-        labels_in_use = np.arange(self.module.n_labels)
-        batch = self._allot_batches(labels_in_use, codes, rng)
-        conditions = self._conditions(codes, batch)
-        one_step = self._one_step(guidance)
-        with torch.no_grad():
-            start = torch.randn(len(codes), self.module.n_latent, generator=noise)
-            start = start.to(self.module.device)
-            if steps == 1:
-                latents = one_step(start, conditions)
-            else:
-                latents = ddim(
-                    self.module.denoiser, start, conditions, int(steps), guidance=guidance
-                )
-        mean, sd = (
-            getattr(self.module, name).cpu().numpy()[codes]
-            for name in ("library_mean", "library_sd")
-        )
-        totals = np.maximum(np.rint(np.exp(rng.normal(mean, sd))), 1).astype(np.int64)
-        chosen = {
-            "nb": Emission("nb"),
-            "mode": Emission("mode"),
-            "typical": Emission("typical", 0.6, 5.0),
-        }[emission]
-        best = Candidate(start, latents, chosen)
-        record = {
-            "kind": "generation",
-            "method": "scdd",
-            "seed": int(seed),
-            "generator": self._generator_kind if steps == 1 else "teacher",
-            "steps": int(steps),
-            "guidance": float(guidance),
-            **best.record(),
-        }
-        return self._assemble(best, codes, labels_in_use, batch, totals, record, rng=rng)
 
     # --- parts --------------------------------------------------------------------------------
 
@@ -419,8 +336,7 @@ class DistilMixin:
     ) -> AnnData:
         """Emit the chosen cells in all ways, and put them into the common form."""
         module = self.module
-        given = None if batch is None else torch.as_tensor(batch, device=module.device)
-        shares = module.decode_standard(best.latents, given).exp().cpu().numpy()
+        shares = best.shares
         theta = module.log_theta.exp().cpu().numpy()
         made = {
             name: emit(how, shares, totals, theta, codes, rng)
@@ -477,7 +393,8 @@ class DistilMixin:
         return {key: found[key] for key in keys if key in found}
 
 
-def _check_choices(**given: tuple[Any, tuple[Any, ...]]) -> None:
+def check_choices(**given: tuple[Any, tuple[Any, ...]]) -> None:
+    """Require that each argument is one of its choices."""
     for name, (value, choices) in given.items():
         if value not in choices:
             raise InputError(f"{name}={value!r} is not known; choose one of {choices}.")

@@ -14,6 +14,7 @@ from sczoo.errors import InputError
 from sczoo.model.scdd._budget import whole_number
 from sczoo.model.scdd._distil import DistilMixin
 from sczoo.model.scdd._flow_map import GeneratorName
+from sczoo.model.scdd._generate import GenerateMixin
 from sczoo.model.scdd._latents import LatentsMixin
 from sczoo.model.scdd._module import EMBEDDING, EmbeddingMode, SCDDModule
 from sczoo.model.scdd._setup import DistillationSetupMixin
@@ -44,7 +45,9 @@ _RANGES = {
 }
 
 
-class SCDD(DistillationSetupMixin, StagesMixin, DistilMixin, LatentsMixin, ZooModelClass):
+class SCDD(
+    DistillationSetupMixin, StagesMixin, DistilMixin, GenerateMixin, LatentsMixin, ZooModelClass
+):
     """A training set that fits in an e-mail: an atlas distilled into a few cells per class.
 
     Three networks are trained one after the other: an autoencoder of counts, a diffusion model of
