@@ -112,7 +112,7 @@ def _degrees(ax: Axes, report: Any) -> None:
         )
     ax.set_xlabel("edges of a cell")
     ax.set_ylabel("cells")
-    ax.legend(loc="upper right")
+    ax.legend(loc="upper right", fontsize=7.5, handlelength=1.2)
 
 
 def _scores(ax: Axes, report: Any) -> None:

@@ -138,11 +138,13 @@ def test_a_given_number_is_honoured():
     assert len(np.unique(model.predict())) == 6
 
 
+@pytest.mark.slow
 def test_training_stops_when_clusters_stay():
     model = trained(example_cells(200), max_epochs=60)
     assert model.provenance_["epochs"] < 60
 
 
+@pytest.mark.slow
 def test_labels_are_never_read():
     cells, other = example_cells(200), example_cells(200)
     other.obs["cell_type"] = np.random.default_rng(0).permutation(other.obs["cell_type"])
@@ -150,6 +152,7 @@ def test_labels_are_never_read():
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.slow
 def test_stability_finds_the_clusters_again(model):
     table = model.stability(seeds=(1, 2), subsample=0.8, max_epochs=2, **QUIET)
     assert list(table.columns) == ["n_cells", "overlap", "recurrence", "recurs"]
@@ -158,6 +161,7 @@ def test_stability_finds_the_clusters_again(model):
     assert table["recurs"].all()
 
 
+@pytest.mark.slow
 def test_stability_doubts_clusters_that_are_not_there():
     rng = np.random.default_rng(0)
     noise = AnnData(sparse.csr_matrix(rng.poisson(3.0, (200, 40)).astype(np.float32)))

@@ -102,6 +102,7 @@ class SCAGCTrainingPlan(TrainingPlan):
         self.temperature = _TEMPERATURE[0]
         self.target: torch.Tensor | None = None
         self.labels: np.ndarray | None = None
+        self._stepped = False
         self._generator = torch.Generator().manual_seed(seed)
 
     # --- epochs -------------------------------------------------------------------------------
@@ -164,9 +165,11 @@ class SCAGCTrainingPlan(TrainingPlan):
             group["lr"] = self.cluster_lr
 
     def on_train_epoch_end(self) -> None:
-        """Adopt the rows that were drawn."""
+        """Adopt the rows that were drawn, if the epoch was not stopped before its first step."""
         super().on_train_epoch_end()
-        self.memory.end_epoch()
+        if self._stepped:
+            self.memory.end_epoch()
+        self._stepped = False
 
     # --- steps --------------------------------------------------------------------------------
 
@@ -195,6 +198,7 @@ class SCAGCTrainingPlan(TrainingPlan):
                 self.memory.next_rows[rows] = np.take_along_axis(
                     self.memory.candidates[rows], chosen, axis=1
                 )
+        self._stepped = True
         self._record(losses, "train", len(cells))
         return losses.loss
 
