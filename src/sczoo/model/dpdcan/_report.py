@@ -80,10 +80,11 @@ def not_covered(model: Any) -> list[str]:
     """List what lies outside the guarantee."""
     genes = model.privacy_["genes"]
     source = genes["source"] or "not stated"
+    numbers = "cells" if model._unit == "cell" else "donors, and of cells"
     listed = [
         "embeddings or labels of the training cells themselves",
         f"the list of genes (source: {source})",
-        f"the number of {model._unit}s, which is treated as public",
+        f"the number of {numbers}, which is treated as public",
         "the search for hyper-parameters: NOT charged",
         "attacks on the lowest bits of floating-point noise",
     ]
