@@ -230,7 +230,9 @@ def test_counts_measured_with_other_panels():
     aware = spread(model.get_latent_representation())
     assert aware < 0.15
     assert aware < 0.4 * spread(plain.get_latent_representation())
-    panel = model.module.gene_state().panel
-    found = np.flatnonzero((panel == 0).any(0) & (counts.sum(0) > 0))
+    panels = model.get_panels()
+    assert list(panels.index) == ["panel", "whole"]
+    found = np.flatnonzero(~panels.loc["panel"] & (counts.sum(0) > 0))
+    assert panels.loc["whole"].to_numpy()[counts.sum(0) > 0].all()
     assert set(found) <= set(absent)
     assert len(found) > 100

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sczoo import _compat
 from sczoo.errors import InputError
 from sczoo.model.gramdr._gram import corrected_gram_of
 from sczoo.model.gramdr._projection import as_float32
@@ -117,6 +118,25 @@ class GramResultsMixin:
     @staticmethod
     def _component_names(n: int) -> list[str]:
         return [f"component_{number}" for number in range(1, n + 1)]
+
+    def get_panels(self) -> pd.DataFrame:
+        """Return which genes each batch was found to have measured (``mask="counts"``).
+
+        Returns
+        -------
+        Batches x genes, bool. A gene without counts in a batch counts as not measured if at least
+        ten were expected; a gene without counts anywhere is ``False`` throughout.
+        """
+        model: Any = self
+        model._require_trained()
+        if model._mask != "counts":
+            raise InputError("With a mask of values, the mask says what each batch measured.")
+        panel = model.module.gene_state().panel > 0
+        state = model._check_field("batch").get(_compat.STATE_REGISTRY) or {}
+        names = [str(name) for name in state.get("categorical_mapping", ())]
+        return pd.DataFrame(
+            panel, index=names if len(names) == len(panel) else None, columns=model.var_names
+        )
 
     def get_reliability(
         self,
