@@ -101,6 +101,11 @@ class Results:
         print("  ".join(f"{key}={value}" for key, value in self.rows[-1].items()), flush=True)
         self.write()
 
+    def resume(self) -> None:
+        """Take over the rows of an earlier run, so that only what is missing is computed."""
+        if self.path.exists():
+            self.rows = json.loads(self.path.read_text())["rows"]
+
     @property
     def path(self) -> Path:
         """Where the results are."""

@@ -260,12 +260,58 @@ def test_to_group_moves_control_cells_to_the_stimulated(model):
         moved = found.latent[cells] - model.get_latent_representation(control)[cells]
         np.testing.assert_allclose(moved, np.tile(shift, (cells.sum(), 1)), atol=1e-5)
     # the response is that of the genes which respond
-    strongest = found.gene_response.nlargest(6).index
-    assert set(strongest) == {f"GENE{i}" for i in range(N_GENES - 6, N_GENES)}
+    respond = {f"GENE{i}" for i in range(N_GENES - 6, N_GENES)}
+    assert len(respond & set(found.gene_response.nlargest(6).index)) >= 5
+    by_reference = model.perturb(
+        None, control, within="cell_type", max_topics=8, response="reference", **options
+    )
+    assert set(by_reference.gene_response.nlargest(6).index) == respond
     counts, stim = patient.X.toarray(), (patient.obs["condition"] == "stim").to_numpy()
     x = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
     observed = x[stim].mean(axis=0) - x[~stim].mean(axis=0)
     assert np.corrcoef(observed, found.gene_response)[0, 1] > 0.5
+
+
+def test_response_of_the_reference_is_ridge_regression_within_the_type(model):
+    from sklearn.linear_model import Ridge
+
+    patient = simulated(60, seed=13)
+    patient.obs["cell_type"] = patient.obs["cell_type"].astype(str)
+    patient.obs.iloc[:5, patient.obs.columns.get_loc("cell_type")] = "unheard_of"
+    options = {"mode": "to_group", "groupby": "condition", "target": "stim", "within": "cell_type"}
+    found = model.perturb([1, 3], patient, response="reference", **options)
+    counts, obs = model.adata.X.toarray(), model.adata.obs
+    x = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
+    latent = model.get_latent_representation()[:, [1, 3]]
+    stim = (obs["condition"] == "stim").to_numpy()
+
+    def weights(cells):
+        return np.where(stim[cells], 1.0, stim[cells].sum() / (~stim[cells]).sum())
+
+    rows, genes, weight = [], [], []
+    for kind in np.unique(obs["cell_type"]):
+        cells = np.flatnonzero((obs["cell_type"] == kind).to_numpy())
+        w = weights(cells)
+        rows.append(latent[cells] - np.average(latent[cells], axis=0, weights=w))
+        genes.append(x[cells] - np.average(x[cells], axis=0, weights=w))
+        weight.append(w)
+    overall = Ridge(50.0, fit_intercept=False).fit(
+        np.concatenate(rows), np.concatenate(genes), np.concatenate(weight)
+    )
+    moved = found.latent - model.get_latent_representation(patient)
+    np.testing.assert_allclose(
+        found.change.to_numpy()[:5], moved[:5][:, [1, 3]] @ overall.coef_.T, atol=1e-3
+    )
+    # within a type: a ridge on what the regression over all leaves
+    kind = np.unique(obs["cell_type"]).tolist().index("type0")
+    rest = genes[kind] - rows[kind] @ overall.coef_.T
+    own = Ridge(50.0, fit_intercept=False).fit(rows[kind], rest, weight[kind])
+    cells = (patient.obs["cell_type"] == "type0").to_numpy()
+    expected = moved[cells][:, [1, 3]] @ (overall.coef_ + own.coef_).T
+    np.testing.assert_allclose(found.change.to_numpy()[cells], expected, atol=1e-3)
+    # twice the difference changes the genes twice as much
+    twice = model.perturb([1, 3], patient, response="reference", value=2.0, **options)
+    np.testing.assert_allclose(twice.change, 2 * found.change, atol=1e-4)
 
 
 def test_to_group_with_indices_and_cell_types_that_the_reference_lacks(model):
@@ -296,6 +342,19 @@ def test_to_group_with_indices_and_cell_types_that_the_reference_lacks(model):
         ({"topics": [1], "mode": "delete"}, InputError, "mode"),
         ({"topics": range(8), "mode": "ablate"}, InputError, "All topics"),
         ({"topics": [1], "mode": "to_group"}, InputError, "groupby"),
+        ({"topics": [1], "value": 1.0, "response": "oracle"}, InputError, "response"),
+        ({"topics": [1], "value": 1.0, "response": "reference"}, InputError, "to_group"),
+        (
+            {
+                "topics": [1],
+                "mode": "to_group",
+                "groupby": "condition",
+                "target": "stim",
+                "value": [1.0, 2.0],
+            },
+            InputError,
+            "one finite number",
+        ),
         (
             {"topics": [1], "mode": "to_group", "groupby": "nothing", "target": "stim"},
             MissingKeyError,

@@ -26,6 +26,7 @@ __all__ = [
     "build_guidance",
     "check_knowledge",
     "expression_pca",
+    "half_whitened",
 ]
 
 # Name under which scvi-tools registers outside knowledge. Not that of the minibatches' knowledge:
@@ -79,6 +80,17 @@ def expression_pca(expression: sparse.csr_matrix, width: int = PCA_WIDTH) -> np.
     padded = np.zeros((expression.shape[0], width), dtype=np.float32)
     padded[:, :n_components] = found
     return padded
+
+
+def half_whitened(components: np.ndarray) -> np.ndarray:
+    """Principal components with the square roots of their standard deviations.
+
+    At full length the two or three largest programs decide nearly every distance, and types that
+    differ in smaller ones drown; whitened entirely, noise would count as much as they do.
+    """
+    deviation = components.std(axis=0)
+    # components beyond the rank of small data are zero
+    return components / np.sqrt(np.where(deviation > 1e-6 * deviation.max(), deviation, np.inf))
 
 
 def check_knowledge(knowledge: Any, where: str) -> np.ndarray:
@@ -151,10 +163,10 @@ def build_guidance(
     if knowledge is None or (neighbours and not published):
         expression = expression_matrix(adata, layer, constants)
         components = expression_pca(expression)
-    if knowledge is None:
+    if knowledge is None and components is not None:
         # The published embedding has rows of unit length. For distances the length matters: it
         # says how distinct a cell is.
-        knowledge = normalize(components) if neighbours else components
+        knowledge = normalize(components) if neighbours else half_whitened(components)
     knowledge = np.ascontiguousarray(knowledge, dtype=np.float32)
     if not neighbours:
         return Guidance(knowledge)

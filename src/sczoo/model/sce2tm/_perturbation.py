@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sczoo.errors import InputError, MissingKeyError
 from sczoo.model.sce2tm._differential import group_codes
+from sczoo.model.sce2tm._reference import ReferenceGroups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["PerturbationMixin", "PerturbationResult"]
 
 Mode = Literal["ablate", "shift", "set", "to_group"]
+Response = Literal["decoder", "reference"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class PerturbationMixin:
         within: str | None = None,
         reference: AnnData | MuData | None = None,
         max_topics: int = 11,
+        response: Response = "decoder",
         batch_size: int | None = None,
     ) -> PerturbationResult:
         """Move topics of cells and decode what becomes of their genes.
@@ -89,7 +92,8 @@ class PerturbationMixin:
             the logit. ``"set"``: replace the logit by ``value``. ``"to_group"``: add the mean
             difference of two groups of reference cells.
         value
-            One number, or one for each topic, in logits.
+            One number, or one for each topic, in logits. For ``"to_group"``: how many times the
+            difference is added, 1 by default.
         groupby, source, target
             For ``"to_group"``: column of ``obs`` and its two values. ``source=None`` stands for
             all reference cells that are not in ``target``.
@@ -102,6 +106,12 @@ class PerturbationMixin:
             response learnt from some patients is applied to another.
         max_topics
             Most topics chosen with ``topics=None``.
+        response
+            Where ``change`` comes from. ``"decoder"``: the difference of the two reconstructions.
+            ``"reference"``, for ``"to_group"``: a regression of the reference cells' genes on the
+            moved topics within each value of ``within``, drawn toward that over all of them. The
+            decoder has one gene program per topic for all cells; the regression knows that a
+            topic does not mean the same to every cell type.
         batch_size
             Cells at a time.
 
@@ -120,6 +130,12 @@ class PerturbationMixin:
         model._require_trained()
         if mode not in get_args(Mode):
             raise InputError(f"mode={mode!r} is not known; choose one of {get_args(Mode)}.")
+        if response not in get_args(Response):
+            raise InputError(
+                f"response={response!r} is not known; choose one of {get_args(Response)}."
+            )
+        if response == "reference" and mode != "to_group":
+            raise InputError("response='reference' needs mode='to_group' and its reference cells.")
         data = model.adata if adata is None else adata
         if data is None:
             raise InputError("This model was loaded without data: pass the cells as adata=.")
@@ -134,9 +150,10 @@ class PerturbationMixin:
             levels = None if within is None else group_codes(data, within)
             if levels is not None and indices is not None:
                 levels = levels[np.asarray(indices)]
-            shift = self._group_shift(reference, groupby, source, target, within, batch_size)
-            amount = _shift_of_cells(shift, levels, len(before))
+            groups = self._reference_groups(reference, groupby, source, target, within, batch_size)
+            shift = groups.shift()
             chosen = _strongest(shift, max_topics) if topics is None else self._check(topics)
+            amount = _times(value) * _shift_of_cells(shift, levels, len(before))
         else:
             chosen = self._check(topics)
             amount = _given_amount(mode, value, chosen, before)
@@ -149,7 +166,16 @@ class PerturbationMixin:
             after[:, chosen] += amount[:, chosen]
         totals_of_cells = np.concatenate([np.zeros(0, np.float32), *totals])
         names = _cell_names(data, indices, len(before))
-        return self._decode(before, after, totals_of_cells, chosen, mode, names)
+        result = self._decode(before, after, totals_of_cells, chosen, mode, names)
+        if response == "decoder":
+            return result
+        expression = self._log_expression(reference, batch_size)
+        moved = amount[:, chosen].astype(np.float64)
+        values = np.zeros(result.change.shape)
+        for level, cells in _cells_of_levels(levels, len(before), groups.levels()):
+            values[cells] = moved[cells] @ groups.genes_of_topics(expression, chosen, level)
+        change = pd.DataFrame(values, result.change.index, result.change.columns)
+        return replace(result, change=change, gene_response=change.mean(axis=0).rename("change"))
 
     def _check(self, topics: Sequence[int] | int | None) -> list[int]:
         model: Any = self
@@ -162,11 +188,18 @@ class PerturbationMixin:
                 raise InputError(f"There is no topic {topic}: they are 0 to {n_topics - 1}.")
         if not chosen or len(set(chosen)) != len(chosen):
             raise InputError("topics must name at least one topic, each once.")
-        if len(chosen) == n_topics:
-            return chosen
         return chosen
 
-    def _group_shift(
+    def _log_expression(
+        self, reference: AnnData | MuData | None, batch_size: int | None
+    ) -> np.ndarray:
+        """Log-normalised expression, cells x genes."""
+        model: Any = self
+        return np.concatenate(
+            [out["x"].cpu().numpy() for out in model._outputs(reference, None, batch_size)]
+        )
+
+    def _reference_groups(
         self,
         reference: AnnData | MuData | None,
         groupby: str,
@@ -174,8 +207,7 @@ class PerturbationMixin:
         target: str,
         within: str | None,
         batch_size: int | None,
-    ) -> dict[str | None, np.ndarray]:
-        """Mean difference of the logits of two groups, in each value of ``within``."""
+    ) -> ReferenceGroups:
         model: Any = self
         data = model.adata if reference is None else reference
         if data is None:
@@ -189,18 +221,13 @@ class PerturbationMixin:
         start = groups == source if source is not None else ~to
         levels = group_codes(data, within) if within is not None else np.full(len(groups), None)
         latent = model.get_latent_representation(reference, batch_size=batch_size)
-        shift: dict[str | None, np.ndarray] = {}
-        for level in sorted(set(levels), key=str):
-            inside = levels == level
-            if (inside & to).any() and (inside & start).any():
-                difference = latent[inside & to].mean(axis=0) - latent[inside & start].mean(axis=0)
-                shift[level] = difference
-        if not shift:
+        found = ReferenceGroups(latent, start, to, levels)
+        if not found.levels():
             raise MissingKeyError(
                 f"No value of obs[{within!r}] has reference cells in both groups of "
                 f"obs[{groupby!r}]."
             )
-        return shift
+        return found
 
     @torch.inference_mode()
     def _decode(
@@ -231,6 +258,25 @@ class PerturbationMixin:
             change=change,
             gene_response=change.mean(axis=0).rename("change"),
         )
+
+
+def _times(value: float | Sequence[float] | None) -> float:
+    if value is None:
+        return 1.0
+    if np.ndim(value) != 0 or not np.isfinite(value):
+        raise InputError(f"value={value!r}: mode='to_group' takes one finite number.")
+    return float(np.asarray(value))
+
+
+def _cells_of_levels(
+    levels: np.ndarray | None, n_cells: int, known: list[str | None]
+) -> list[tuple[str | None, np.ndarray]]:
+    """Cells of each known level; the others under ``None``."""
+    if levels is None:
+        return [(None, np.ones(n_cells, dtype=bool))]
+    found: list[tuple[str | None, np.ndarray]] = [(level, levels == level) for level in known]
+    rest = ~np.isin(np.arange(n_cells), np.flatnonzero(np.any([c for _, c in found], axis=0)))
+    return [*found, (None, rest)]
 
 
 def _given_amount(
