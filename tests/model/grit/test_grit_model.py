@@ -359,6 +359,10 @@ def test_a_given_graph_is_used():
     model = fitted(adata, setup={"logits_key": "X_model", "connectivities_key": "mine"})
     # without an edge nothing changes
     assert np.array_equal(model.refine().raw, model.refine().refined)
+    stranger = with_scores(seed=2)
+    for graph in ("own", "model"):
+        with pytest.raises(MissingKeyError, match="'mine'"):
+            model.predict(stranger, graph=graph)
 
 
 def test_batches_share_the_neighbours_out():
@@ -412,6 +416,23 @@ def test_a_saved_model_labels_new_cells_alike_and_holds_no_cells(model, tmp_path
     assert codes_of(tmp_path / "model", model) == set()
     with pytest.raises(NotTrainedError, match="include_reference=True"):
         loaded.predict(new, graph="reference")
+
+
+def test_a_model_of_own_classes_is_published_where_their_names_are_allowed(tmp_path, monkeypatch):
+    from sczoo.errors import ReleaseGateError
+    from sczoo.testing._card import _FIELDS
+
+    adata = with_scores()
+    adata.obsm["X_model"].columns = ["mine 1", "mine 2", "mine 3", "mine 4"]
+    model = fitted(adata, setup={"logits_key": "X_model"})
+    registry = tmp_path / "registry"
+    with pytest.raises(ReleaseGateError, match="class_names"):
+        hub.publish(model, "grit/mine", registry=registry, card=_FIELDS)
+    allow = ["categories:class_names"]
+    hub.publish(model, "grit/mine", registry=registry, card=_FIELDS, allow=allow)
+    monkeypatch.setenv("SCZOO_CACHE_DIR", str(tmp_path / "cache"))
+    loaded = hub.load("grit/mine", registry=registry, accelerator="cpu")
+    assert np.array_equal(loaded.predict(adata), model.predict())
 
 
 def test_boundary_step_against_a_saved_reference(model, tmp_path):

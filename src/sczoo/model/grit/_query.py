@@ -166,8 +166,12 @@ class GRITQueryMixin:
             embedding = self._embedding(cells, rep, fitting)
         elif rep is not None:
             embedding = self._representation(cells.source, rep)
-        else:
+        elif cells.expression is not None:
             embedding = project(cells.expression, self.module.components)
+        else:
+            embedding = None
+        if embedding is None:  # the model knows graphs that are given, and no other way
+            return None, read_graph(cells.source, key)
         n_neighbors = min(self._n_neighbors, max(len(embedding) - 1, 1))
         batches = self._batches(data, batch_key)
         built = build_graph(embedding, n_neighbors, weights=self._weights, batches=batches)
