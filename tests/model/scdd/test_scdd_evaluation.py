@@ -208,6 +208,19 @@ def test_memorisation_of_copies_and_of_strangers(split):
     assert abs(stranger["attack_auc"] - 0.5) < 0.12
 
 
+def test_no_leak_is_seen_where_there_is_none():
+    """Cells of the same kinds that know nothing of the source are as near to both."""
+    rng = np.random.default_rng(0)
+    profile = rng.gamma(0.3, 1.0, (4, 400)) + 0.01
+    profile /= profile.sum(axis=1, keepdims=True)
+    draw = lambda n: sparse.csr_matrix(
+        rng.poisson(profile[np.arange(n) % 4] * 300).astype(np.float32)
+    )
+    found = memorisation(draw(80), draw(400), draw(100))
+    assert abs(found["attack_auc"] - 0.5) < 0.1
+    assert abs(found["closer_to_source"] - 0.5) < 0.15
+
+
 def test_membership_scores_of_a_perfect_and_of_no_attack():
     assert membership_scores(np.ones(50), np.zeros(50)) == (1.0, 1.0)
     rng = np.random.default_rng(0)

@@ -77,17 +77,24 @@ def memorisation(
     n_components = min(_COMPONENTS, min(source.shape) - 1)
     if n_components < 1 or source.shape[0] < 3:
         return found
-    space = PCA(n_components, svd_solver="arpack", random_state=seed).fit(source)
+    rng = np.random.default_rng(seed)
+    basis = source
+    if holdout is not None and holdout.shape[0]:
+        others = log_normalise(holdout)
+        n = min(source.shape[0], others.shape[0])
+        chosen = rng.choice(source.shape[0], n, replace=False)
+        others = others[rng.choice(others.shape[0], n, replace=False)]
+        # components of both in equal parts: those of the source alone follow the noise of its
+        # cells, which then lie farther out than others and would hide behind that
+        basis = sparse.vstack([source[chosen], others], format="csr")
+        n_components = min(n_components, min(basis.shape) - 1)
+    space = PCA(n_components, svd_solver="arpack", random_state=seed).fit(basis)
     ours, theirs = space.transform(x), space.transform(source)
     nearest = _nearest(ours, theirs, 2)
     found["nndr"] = float(np.median(nearest[:, 0] / np.maximum(nearest[:, 1], 1e-12)))
     if holdout is None or holdout.shape[0] == 0:
         return found
-    unseen = space.transform(log_normalise(holdout))
-    rng = np.random.default_rng(seed)
-    n = min(len(theirs), len(unseen))
-    theirs = theirs[rng.choice(len(theirs), n, replace=False)]
-    unseen = unseen[rng.choice(len(unseen), n, replace=False)]
+    theirs, unseen = theirs[chosen], space.transform(others)
     to_source, to_unseen = _nearest(ours, theirs, 1)[:, 0], _nearest(ours, unseen, 1)[:, 0]
     found["closer_to_source"] = float(
         np.mean((to_source < to_unseen) + 0.5 * (to_source == to_unseen))
