@@ -129,16 +129,23 @@ def responders(results: Results, seed: int) -> None:
     )
 
 
+SETS = {"oligodendroglioma": glioma, "melanoma_til": responders}
+
+
 def main() -> None:
     """Fill the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     arguments = parser.parse_args()
-    results = Results("sce2tm_tumour", {"genes": N_GENES, **vars(arguments)})
+    results = Results("sce2tm_tumour", {"genes": N_GENES})
+    results.resume()
+    done = {(row["set"], row["seed"]) for row in results.rows if "cpu_seconds" in row}
     for seed in arguments.seeds:
-        scvi.settings.seed = seed
-        glioma(results, seed)
-        responders(results, seed)
+        for name in arguments.sets:
+            if (name, seed) not in done:
+                scvi.settings.seed = seed
+                SETS[name](results, seed)
 
 
 if __name__ == "__main__":
