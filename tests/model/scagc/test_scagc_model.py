@@ -269,6 +269,8 @@ def test_fewer_cells_than_neighbours():
     few = example_cells(9)
     model = trained(few, n_clusters=2, max_epochs=2)  # all other cells are neighbours
     assert np.diff(model.get_adaptive_graph().indptr).max() <= 8
+    again = model.stability(seeds=(1,), subsample=0.8, max_epochs=1, **QUIET)
+    assert again["n_cells"].sum() == 9
     again = example_cells(9)
     SCAGC.setup_anndata(again)
     with pytest.raises(TooFewCellsError, match="n_neighbors=15"):

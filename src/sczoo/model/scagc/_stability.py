@@ -135,4 +135,6 @@ class StabilityMixin:
         cells.var_names = model.var_names
         type(model).setup_anndata(cells)
         arguments = _compat.flat_init_params(model.init_params_)
-        return type(model)(cells, **{**arguments, "n_anchors": 0})
+        arguments["n_anchors"] = 0
+        arguments["n_neighbors"] = min(arguments["n_neighbors"], len(rows) - 1)
+        return type(model)(cells, **arguments)
