@@ -83,10 +83,22 @@ def test_the_class_needs_data_that_were_set_up(toy_class, counts):
 # --- training ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [{"max_epochs": 0}, {"batch_size": 1}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_epochs": 0},
+        {"max_epochs": "a"},
+        {"max_epochs": 2.5},
+        {"batch_size": 1},
+        {"batch_size": True},
+        {"train_size": 2.0},
+        {"train_size": "most"},
+        {"validation_size": -0.1},
+    ],
+)
 def test_impossible_training_arguments_are_refused(toy_class, counts, arguments):
     toy_class.setup_anndata(counts)
-    with pytest.raises(errors.InputError, match="at least"):
+    with pytest.raises(errors.InputError, match=next(iter(arguments))):
         toy_class(counts).train(**arguments)
 
 

@@ -61,8 +61,7 @@ class TrainingMixin:
                 f"The data have {model.adata.n_obs} cell(s); {type(model).__name__} needs at "
                 f"least {model._min_cells} to train."
             )
-        if max_epochs < 1 or batch_size < 2:
-            raise InputError("max_epochs must be at least 1 and batch_size at least 2.")
+        _check_run(max_epochs, batch_size, train_size, validation_size)
         seed = model._seed()
         splitter = datamodule or self._data_splitter_cls(
             model.adata_manager,
@@ -168,6 +167,18 @@ class TrainingMixin:
             codes = model.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)
             batches = np.asarray(codes).ravel()[rows]
         return describe_latent(latent, batches, seed=seed)
+
+
+def _check_run(max_epochs: Any, batch_size: Any, train_size: Any, validation_size: Any) -> None:
+    """Require numbers that a run can be made of; the message names the argument."""
+    for name, value, least in (("max_epochs", max_epochs, 1), ("batch_size", batch_size, 2)):
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise InputError(f"{name}={value!r}: it must be a whole number of at least {least}.")
+    for name, share in (("train_size", train_size), ("validation_size", validation_size)):
+        number = isinstance(share, int | float | np.number) and not isinstance(share, bool)
+        if share is not None and not (number and 0 <= share <= 1):
+            raise InputError(f"{name}={share!r}: it must be a share of the cells, from 0 to 1.")
 
 
 def plain(value: Any) -> Any:
