@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.linalg import eigh
-from scipy.sparse.linalg import eigsh
 
 from sczoo.base._reading import iter_row_blocks
 from sczoo.errors import EmptyDataError
@@ -26,8 +25,6 @@ CLIP = 10.0
 _MOST_CELLS = 20_000
 _N_BINS = 20
 _ROUNDING = 1e-6
-# beyond, only the leading eigenvectors are worth their cost
-_FULL_WIDTH = 300
 
 
 @dataclass(frozen=True)
@@ -163,11 +160,7 @@ def _axes(
         scatter += values.T @ values
         centre += values.sum(axis=0)
     scatter -= np.outer(centre, centre) / len(rows)
-    if n_genes > _FULL_WIDTH:
-        start = np.full(n_genes, 1.0 / np.sqrt(n_genes))
-        values, vectors = eigsh(scatter, k=n_axes, which="LA", v0=start)
-    else:
-        values, vectors = eigh(scatter, subset_by_index=[n_genes - n_axes, n_genes - 1])
+    values, vectors = eigh(scatter, subset_by_index=[n_genes - n_axes, n_genes - 1])
     vectors = vectors[:, ::-1].copy()
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(n_axes)])
     vectors *= np.where(signs == 0, 1, signs)
