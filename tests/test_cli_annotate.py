@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -42,6 +44,15 @@ def query(tmp_path):
 
 def run(*arguments):
     return CliRunner().invoke(app, ["annotate", *map(str, arguments)])
+
+
+def test_types_that_cannot_be_scored_are_named_once(query, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        done = run(query, "--tissue", "blood", "-o", tmp_path / "out.h5ad")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("they get the label of another type") == 1
+    assert not any("label of another type" in str(w.message) for w in caught)
 
 
 def test_markers_to_labels_and_report(query, tmp_path):

@@ -71,6 +71,7 @@ def annotate(
         )
     quiet_libraries()
     import logging
+    import warnings
 
     # warnings are printed below, once
     logging.getLogger("sczoo").setLevel(logging.ERROR)
@@ -94,7 +95,10 @@ def annotate(
         use_rep=use_rep,
         batch_key=batch_key,
     )
-    model = GRIT(adata, **arguments)
+    with warnings.catch_warnings():
+        # they are among those printed below
+        warnings.simplefilter("ignore", UserWarning)
+        model = GRIT(adata, **arguments)
     model.train(accelerator="cpu", enable_progress_bar=False, logger=False)
     model.annotate(adata, coverage=coverage, batch_key=batch_key)
     from sczoo import _compat

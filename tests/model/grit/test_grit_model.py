@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -303,6 +304,36 @@ def test_warnings_are_logged_in_training(caplog):
     with caplog.at_level(logging.WARNING):
         fitted(adata, setup={"logits_key": "X_scores"})
     assert "Neighbours have the same raw label" in caplog.text
+
+
+def test_types_that_cannot_be_scored_are_said_once(caplog):
+    adata = simulated()
+    lost = marker_table()["B cell"].genes["human"]
+    adata = adata[:, [g for g in adata.var_names if g not in lost]].copy()
+    GRIT.setup_anndata(adata)
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = GRIT(adata, tissue="blood")
+        model.train(**QUIET)
+    told = [str(w.message) for w in caught if "label of another type" in str(w.message)]
+    assert len(told) == 1
+    assert "B cell" in told[0]
+    assert told[0] not in caplog.text
+    model.annotate(adata)
+    assert told[0] in adata.uns["sczoo"]["grit"]["warnings"]
+
+
+def test_b_cells_are_called_where_one_of_their_markers_was_measured():
+    adata = sczoo.datasets.kang_ifnb_demo()
+    adata = adata[np.random.default_rng(0).permutation(adata.n_obs)[:1500]].copy()
+    truth = (adata.obs["cell_type"] == "B cells").to_numpy()
+    GRIT.setup_anndata(adata)
+    with pytest.warns(UserWarning, match="B cell: scored by CD79A alone"):
+        model = GRIT(adata, tissue="blood")
+    model.train(**QUIET)
+    called = model.predict() == "B cell"
+    assert called[truth].mean() > 0.5
+    assert truth[called].mean() > 0.95
 
 
 # --- scores of other models, embeddings, graphs, batches ---

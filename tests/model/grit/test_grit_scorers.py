@@ -121,6 +121,31 @@ def test_a_type_without_markers_borrows_from_its_ancestor_or_is_named():
     assert any("without markers" in note and "type 1 dendritic" in note for note in notes)
 
 
+def test_a_lineage_with_few_markers_left_is_scored_by_what_marks_it_alone():
+    table = marker_table()
+    b_types = ["B cell", "naive B cell", "memory B cell", "plasma cell"]
+    left_out = {g for name in b_types for g in table[name].genes["human"]} - {"CD79A"}
+    names = ["CD4 T cell", "CD14 monocyte", "natural killer cell", "dendritic cell"]
+    genes = sorted({g for n in names for g in table[n].genes["human"]} - left_out | {"CD79A"})
+    markers, _, notes = choose_markers(genes, tissue="blood")
+    assert markers["B cell"] == ["CD79A"]
+    assert any("B cell: scored by CD79A alone" in note for note in notes)
+    # of the lineage only the uppermost, and nothing by a gene that marks other lineages too
+    assert not {"naive B cell", "memory B cell", "plasma cell"} & set(markers)
+    (orphans,) = (note for note in notes if "label of another type" in note)
+    assert "plasma cell" in orphans
+    assert "confidence does not show it" in orphans
+    assert "memory B cell" not in orphans
+    assert any("memory B cell" in n for n in notes if "a broader or a similar type" in n)
+    # among the types of all tissues one gene is not enough
+    markers, _, notes = choose_markers(genes)
+    assert "B cell" not in markers
+    assert any("name the tissue" in note and ", B cell" in note for note in notes)
+    # of a type that was named, one gene is used and said
+    notes = choose_markers(genes, classes=["B cell", *names])[2]
+    assert any("B cell: scored by CD79A alone" in note for note in notes)
+
+
 def test_a_type_whose_markers_are_silent_is_never_called():
     adata = cells_of(blood_genes(), 80)
     silent = [adata.var_names.get_loc(g) for g in marker_table()["B cell"].genes["human"]]

@@ -283,7 +283,7 @@ class GRIT(GRITSetupMixin, GRITQueryMixin, GRITResultsMixin, ZooModelClass):
         )
         self._notes = tuple(notes)
         for note in notes:
-            logger.warning("%s", note)
+            warnings.warn(note, UserWarning, stacklevel=3)
         return found, {**known, **terms}
 
     def _resolve_classes(self, name: str, class_names: Sequence[str] | None) -> Sequence[str]:
@@ -389,7 +389,9 @@ class GRIT(GRITSetupMixin, GRITQueryMixin, GRITResultsMixin, ZooModelClass):
             ),
         )
         for warning in state.warnings:
-            logger.warning("%s", warning)
+            # those of the constructor were shown there
+            if warning not in self._notes:
+                logger.warning("%s", warning)
         return float(state.residuals[-1])
 
     def save(  # type: ignore[override]

@@ -55,12 +55,15 @@ class MarkerEntry:
         Where it is looked for.
     genes
         Its markers by species: ``"human"`` and ``"mouse"`` symbols.
+    certain
+        Those of its human markers that all three resources list; see the README of the table.
     """
 
     name: str
     term: str
     tissues: tuple[str, ...]
     genes: dict[str, tuple[str, ...]]
+    certain: frozenset[str] = frozenset()
 
 
 @cache
@@ -68,12 +71,14 @@ def marker_table() -> dict[str, MarkerEntry]:
     """Read the marker table that sczoo ships with, by name; see its README for the sources."""
     found = {}
     for fields in _rows("markers.tsv.gz"):
-        name, term, _, where, human, mouse, _ = fields
+        name, term, _, where, human, mouse, listed = fields
         genes = {
             "human": tuple(filter(None, human.split(","))),
             "mouse": tuple(filter(None, mouse.split(","))),
         }
-        found[name] = MarkerEntry(name, term, tuple(where.split(",")), genes)
+        counts = zip(genes["human"], filter(None, listed.split(",")), strict=True)
+        certain = frozenset(gene for gene, n_resources in counts if n_resources == "3")
+        found[name] = MarkerEntry(name, term, tuple(where.split(",")), genes, certain)
     return found
 
 
@@ -118,7 +123,10 @@ def choose_markers(
 
     A type of which too few markers are there (two of a type that was named, else three) borrows
     those of its closest ancestor in the Cell Ontology that is in the table, unless the ancestor
-    is a candidate itself. A type that cannot be scored either way is left out and named.
+    is a candidate itself. Among the types of a tissue, one without a relative among those that can
+    be scored is scored by what is left of its surest markers, if they mark no other lineage: its
+    cells would get the label of another lineage. A type that cannot be scored in any way is left
+    out and named.
 
     Parameters
     ----------
@@ -158,11 +166,18 @@ def choose_markers(
                 lost.append(name)
                 continue
         chosen[name] = genes
-    if lost:
-        notes.append(
-            f"{len(lost)} type(s) without markers among the genes, which no cell can be called: "
-            f"{', '.join(lost[:8])}{', ...' * (len(lost) > 8)}."
-        )
+    if classes is None and tissue is not None:
+        for name, genes in _rescue(lost, chosen, places, species).items():
+            chosen[name] = genes
+            lost.remove(name)
+    for name, genes in chosen.items():
+        measured = [gene for gene in genes if find_markers([gene], places, species)]
+        if len(measured) < fewest:
+            notes.append(
+                f"{name}: scored by {' and '.join(measured)} alone, as no other of its markers is "
+                "among the genes; cells in which it was not detected get another label."
+            )
+    notes += _losses(lost, chosen, open_tissue=classes is None and tissue is None)
     if len(chosen) < 2:
         raise GeneOverlapError(
             f"Markers of {len(chosen)} of {len(wanted)} cell types are among the {len(names)} "
@@ -218,6 +233,80 @@ def _lender(
             # two candidates with the same markers could not be told apart
             return None if name in wanted else name
     return None
+
+
+def _related(name: str, other: str) -> bool:
+    """Whether one of two types of the table is a kind of the other."""
+    table, ontology = marker_table(), cell_ontology()
+    one, two = table[name].term, table[other].term
+    return two in ontology.ancestors(one) or one in ontology.ancestors(two)
+
+
+def _rescue(
+    lost: Sequence[str], chosen: Mapping[str, object], places: Mapping[str, int], species: str
+) -> dict[str, list[str]]:
+    """Few but specific markers of types without a relative among the chosen ones.
+
+    Of a lost lineage only the uppermost type is scored: those below it could not be told apart.
+    """
+    table = marker_table()
+    found = {}
+    for name in _uppermost(_orphans(lost, chosen)):
+        foreign = {
+            gene
+            for other, entry in table.items()
+            if not _related(name, other)
+            for gene in entry.genes[species]
+        }
+        genes = [
+            gene
+            for gene in table[name].genes[species]
+            # mouse symbols are those of the orthologues
+            if gene.upper() in table[name].certain
+            and gene not in foreign
+            and find_markers([gene], places, species)
+        ]
+        if genes:
+            found[name] = genes
+    return found
+
+
+def _orphans(lost: Sequence[str], chosen: Mapping[str, object]) -> list[str]:
+    """Lost types of which no chosen one is a kind, and which are no kind of a chosen one."""
+    return [name for name in lost if not any(_related(name, other) for other in chosen)]
+
+
+def _uppermost(names: Sequence[str]) -> list[str]:
+    """Leave out types that are a kind of another one."""
+    table, ontology = marker_table(), cell_ontology()
+    terms = {table[name].term for name in names}
+    above = {name: set(ontology.ancestors(table[name].term)) for name in names}
+    return [name for name in names if not terms & (above[name] - {table[name].term})]
+
+
+def _losses(lost: Sequence[str], chosen: Mapping[str, object], *, open_tissue: bool) -> list[str]:
+    """Say which types cannot be called, and what happens to their cells."""
+    orphans, notes = _orphans(lost, chosen), []
+    if orphans:
+        remedy = "name the tissue, " * open_tissue + "use data with all genes"
+        notes.append(
+            f"{len(orphans)} type(s) without markers among the genes, and without a broader or "
+            f"narrower type that has them: {_listed(_uppermost(orphans))}. If such cells are "
+            "there, they get the label of another type, and their confidence does not show it: "
+            f"{remedy}, or pass scores or markers of your own."
+        )
+    others = [name for name in lost if name not in orphans]
+    if others:
+        notes.append(
+            f"{len(others)} type(s) without markers among the genes, whose cells get the label of "
+            f"a broader or a similar type: {_listed(others)}."
+        )
+    return notes
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _lookup(names: Sequence[str], alternative: Sequence[str] | None) -> dict[str, int]:
