@@ -606,6 +606,14 @@ def test_bad_scores_and_graphs_are_refused_at_setup():
     assert (set(adata.uns), set(adata.obs)) == before
 
 
+def test_class_names_that_are_not_those_of_the_scores_are_refused():
+    adata = simulated()
+    attach_scores(adata, np.eye(4, dtype=np.float32)[np.arange(adata.n_obs) % 4], list("abcd"))
+    GRIT.setup_anndata(adata, logits_key="X_scores")
+    with pytest.raises(InputError, match=r"missing \['x'\]"):
+        GRIT(adata, class_names=list("xbcd"))
+
+
 def test_one_class_is_refused():
     adata = simulated()
     adata.obsm["one"] = pd.DataFrame(np.ones((adata.n_obs, 1)), adata.obs_names, ["only"])

@@ -157,6 +157,13 @@ def test_a_type_whose_markers_are_silent_is_never_called():
     assert any("B cell" in note for note in found.notes)
 
 
+def test_cells_that_no_marker_tells_apart_are_refused():
+    adata = cells_of(blood_genes(), 80)
+    adata.X = adata.X * 0
+    with pytest.raises(InputError, match="No marker of the"):
+        MarkerScorer(classes=BLOOD).score(adata)
+
+
 def test_wrong_candidates_are_refused():
     genes = blood_genes()
     with pytest.raises(InputError, match=r"'B cel'.*Did you mean.*'B cell'"):

@@ -288,7 +288,13 @@ class GRIT(GRITSetupMixin, GRITQueryMixin, GRITResultsMixin, ZooModelClass):
 
     def _resolve_classes(self, name: str, class_names: Sequence[str] | None) -> Sequence[str]:
         if class_names is not None:
-            return [str(class_name) for class_name in class_names]
+            named = check_classes(class_names, "class_names")
+            if name == "precomputed" and self.adata is not None:
+                # before training: they must be those of the scores
+                read_scores(
+                    self._expression(self.adata), self._setup_arguments["logits_key"], named
+                )
+            return named
         if name == "precomputed" and self.adata is not None:
             key = self._setup_arguments["logits_key"]
             return read_scores(self._expression(self.adata), key).classes

@@ -456,6 +456,11 @@ def marker_scores(
     Returns
     -------
     Scores ``(n_cells, n_classes)``, float32, and notes on classes without a single marker.
+
+    Raises
+    ------
+    InputError
+        No marker of any class varies.
     """
     genes = np.unique(np.concatenate(positions))
     if mean is None or scale is None:
@@ -469,6 +474,12 @@ def marker_scores(
         if len(rows):
             assignment[rows, column] = 1.0 / (len(rows) + prior)
     silent = np.asarray(~assignment.any(axis=0))
+    if silent.all():
+        raise InputError(
+            f"No marker of the {len(classes)} classes varies among these {cells.n_obs} cells, so "
+            "that nothing tells them apart. Give more cells and the measured expression; a single "
+            "new cell is scored with graph='model'."
+        )
     values = np.zeros((cells.n_obs, len(positions)), dtype=np.float32)
     divisor = np.where(present, scale[genes], np.inf).astype(np.float32)
     for rows, block in cells.blocks(genes):
@@ -477,7 +488,7 @@ def marker_scores(
     notes = []
     if silent.any():
         # below every other class, so that it is never chosen, and constant, so that it is smooth
-        lowest = values[:, ~silent].min() if (~silent).any() else 0.0
+        lowest = values[:, ~silent].min()
         values[:, silent] = min(float(lowest), CLIP[0])
         names = [classes[column] for column in range(len(classes)) if silent[column]]
         notes.append(
