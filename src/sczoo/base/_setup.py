@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
+from scvi.data.fields import MuDataCategoricalObsField, MuDataLayerField
 
 from sczoo import _compat
-from sczoo.base._checks import check_input
+from sczoo.base._checks import check_categorical, check_input
 from sczoo.errors import InputError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -110,6 +112,43 @@ class SetupMixin:
             )
         arguments = _compat.setup_method_args(setup_locals)
         return _compat.modality_names(cls, modalities, arguments)
+
+    @staticmethod
+    def _mudata_fields(
+        mdata: MuData,
+        layer: str | None,
+        modality: str,
+        batch_key: str | None = None,
+        batch_modality: str | None = None,
+    ) -> list[Any]:
+        """Fields of the expression in its modality and, where there is a key, of the batches.
+
+        Batches lie in `batch_modality`, or in ``mdata.obs`` if that is ``None``.
+
+        Raises
+        ------
+        MissingKeyError, MissingValuesError
+            The column of batches does not exist or has gaps.
+        """
+        fields: list[Any] = [
+            MuDataLayerField(
+                REGISTRY_KEYS.X_KEY,
+                layer,
+                mod_key=modality,
+                is_count_data=False,
+                mod_required=True,
+            )
+        ]
+        if batch_key is not None:
+            check_categorical(
+                mdata if batch_modality is None else mdata.mod[batch_modality], batch_key
+            )
+            fields.append(
+                MuDataCategoricalObsField(
+                    REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=batch_modality
+                )
+            )
+        return fields
 
 
 def _put_back(data: Any, obs: pd.DataFrame, uns: Mapping[str, Any]) -> None:

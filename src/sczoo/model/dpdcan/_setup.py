@@ -8,11 +8,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import (
     CategoricalObsField,
     LayerField,
-    MuDataCategoricalObsField,
-    MuDataLayerField,
 )
-
-from sczoo.base._checks import check_categorical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,21 +94,5 @@ class PrivateSetupMixin:
         setup_locals = locals()
         places = cls._modalities(mdata, modalities, setup_locals)
         cls._check_setup(mdata.mod[places.layer], layer=layer)
-        fields: list[Any] = [
-            MuDataLayerField(
-                REGISTRY_KEYS.X_KEY,
-                layer,
-                mod_key=places.layer,
-                is_count_data=False,
-                mod_required=True,
-            )
-        ]
-        if donor_key is not None:
-            holder = mdata if places.donor_key is None else mdata.mod[places.donor_key]
-            check_categorical(holder, donor_key)
-            fields.append(
-                MuDataCategoricalObsField(
-                    REGISTRY_KEYS.BATCH_KEY, donor_key, mod_key=places.donor_key
-                )
-            )
+        fields = cls._mudata_fields(mdata, layer, places.layer, donor_key, places.donor_key)
         cls._register(mdata, fields, setup_locals, **kwargs)

@@ -11,8 +11,6 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import (
     CategoricalObsField,
     LayerField,
-    MuDataCategoricalObsField,
-    MuDataLayerField,
 )
 
 from sczoo.base._checks import (
@@ -141,23 +139,7 @@ class GramSetupMixin:
         places = cls._modalities(mdata, modalities, setup_locals)
         _check_mask(mask, mask_layer)
         _check_gram_input(cls, mdata.mod[places.layer], layer, mask, mask_layer, force)
-        fields = [
-            MuDataLayerField(
-                REGISTRY_KEYS.X_KEY,
-                layer,
-                mod_key=places.layer,
-                is_count_data=False,
-                mod_required=True,
-            )
-        ]
-        if batch_key is not None:
-            holder = mdata if places.batch_key is None else mdata.mod[places.batch_key]
-            check_categorical(holder, batch_key)
-            fields.append(
-                MuDataCategoricalObsField(
-                    REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=places.batch_key
-                )
-            )
+        fields = cls._mudata_fields(mdata, layer, places.layer, batch_key, places.batch_key)
         cls._register(mdata, fields, setup_locals, **kwargs)
 
 

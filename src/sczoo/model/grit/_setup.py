@@ -8,11 +8,8 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import (
     CategoricalObsField,
     LayerField,
-    MuDataCategoricalObsField,
-    MuDataLayerField,
 )
 
-from sczoo.base._checks import check_categorical
 from sczoo.errors import MissingKeyError
 from sczoo.model.grit._graph import read_graph
 from sczoo.model.grit.scorers._precomputed import read_scores
@@ -132,23 +129,7 @@ class GRITSetupMixin:
         cls._check_setup(source, layer=layer, obsm_keys=[] if loading else [use_rep])
         if not loading:
             _check_given(source, logits_key, connectivities_key)
-        fields = [
-            MuDataLayerField(
-                REGISTRY_KEYS.X_KEY,
-                layer,
-                mod_key=places.layer,
-                is_count_data=False,
-                mod_required=True,
-            )
-        ]
-        if batch_key is not None:
-            holder = mdata if places.batch_key is None else mdata.mod[places.batch_key]
-            check_categorical(holder, batch_key)
-            fields.append(
-                MuDataCategoricalObsField(
-                    REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=places.batch_key
-                )
-            )
+        fields = cls._mudata_fields(mdata, layer, places.layer, batch_key, places.batch_key)
         cls._register(mdata, fields, setup_locals, **kwargs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
-from scvi.data.fields import LayerField, MuDataLayerField
+from scvi.data.fields import LayerField
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,13 +78,5 @@ class GraphSetupMixin:
         setup_locals = locals()
         places = cls._modalities(mdata, modalities, setup_locals)
         cls._check_setup(mdata.mod[places.layer], layer=layer)
-        fields = [
-            MuDataLayerField(
-                REGISTRY_KEYS.X_KEY,
-                layer,
-                mod_key=places.layer,
-                is_count_data=False,
-                mod_required=True,
-            )
-        ]
+        fields = cls._mudata_fields(mdata, layer, places.layer)
         cls._register(mdata, fields, setup_locals, **kwargs)

@@ -142,15 +142,7 @@ class DistillationSetupMixin:
                 "SCDD distils labelled cells: pass labels_key= with the column of obs that holds "
                 "the classes."
             )
-        fields: list[Any] = [
-            MuDataLayerField(
-                REGISTRY_KEYS.X_KEY,
-                layer,
-                mod_key=places.layer,
-                is_count_data=False,
-                mod_required=True,
-            )
-        ]
+        fields = cls._mudata_fields(mdata, layer, places.layer)
         for name, key, modality in (
             (REGISTRY_KEYS.LABELS_KEY, labels_key, places.labels_key),
             (REGISTRY_KEYS.BATCH_KEY, batch_key, places.batch_key),

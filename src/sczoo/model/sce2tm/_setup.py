@@ -8,13 +8,11 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import (
     CategoricalObsField,
     LayerField,
-    MuDataCategoricalObsField,
     MuDataLayerField,
     MuDataObsmField,
     ObsmField,
 )
 
-from sczoo.base._checks import check_categorical
 from sczoo.errors import MissingKeyError
 from sczoo.model.sce2tm._knowledge import KNOWLEDGE_FIELD, check_knowledge
 
@@ -118,23 +116,7 @@ class TopicSetupMixin:
         setup_locals = locals()
         places = cls._modalities(mdata, modalities, setup_locals)
         cls._check_setup(mdata.mod[places.layer], layer=layer)
-        fields = [
-            MuDataLayerField(
-                REGISTRY_KEYS.X_KEY,
-                layer,
-                mod_key=places.layer,
-                is_count_data=False,
-                mod_required=True,
-            )
-        ]
-        if batch_key is not None:
-            holder = mdata if places.batch_key is None else mdata.mod[places.batch_key]
-            check_categorical(holder, batch_key)
-            fields.append(
-                MuDataCategoricalObsField(
-                    REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=places.batch_key
-                )
-            )
+        fields = cls._mudata_fields(mdata, layer, places.layer, batch_key, places.batch_key)
         fields += _mudata_knowledge(mdata, knowledge_key, places.knowledge_key, kwargs)
         cls._register(mdata, fields, setup_locals, **kwargs)
 
