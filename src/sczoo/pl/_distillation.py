@@ -202,11 +202,13 @@ def _places(
     """Places of real and small cells, ``(n, 2)`` each, and the rows of the real ones."""
     from sklearn.decomposition import PCA
 
+    from sczoo.base._normalise import log_normalise
+
     rng = np.random.default_rng(seed)
     cells = np.sort(rng.choice(real.n_obs, min(max_cells, real.n_obs), replace=False))
     matrix = real.X if layer is None else real.layers[layer]
-    theirs = _log_normalised(matrix[cells])
-    made = _log_normalised(small.X)
+    theirs = log_normalise(matrix[cells])
+    made = log_normalise(small.X)
     n_components = 2 if basis == "pca" else min(30, min(theirs.shape) - 1)
     space = PCA(n_components, svd_solver="arpack", random_state=seed).fit(theirs)
     points, ours = space.transform(theirs), space.transform(made)
@@ -216,12 +218,3 @@ def _places(
         both = umap.UMAP(random_state=seed, n_jobs=1).fit_transform(np.concatenate([points, ours]))
         points, ours = both[: len(points)], both[len(points) :]
     return points, ours, cells
-
-
-def _log_normalised(counts: Any) -> Any:
-    """Compute ``log(1 + 10^4 c / sum c)`` of each cell; CSR."""
-    from scipy import sparse
-
-    matrix = sparse.csr_matrix(counts).astype(np.float64)
-    totals = np.asarray(matrix.sum(axis=1)).ravel()
-    return (sparse.diags(1e4 / np.maximum(totals, 1.0)) @ matrix).log1p().tocsr()

@@ -80,20 +80,44 @@ def label_free_clustering(latent: np.ndarray, truth: np.ndarray) -> dict[str, Sc
     return clustering(truth, cluster_leiden(latent))
 
 
-def log_normalise(adata: AnnData) -> Any:
-    r"""Return :math:`\log(1 + 10^4 x / \sum x)` of raw counts, sparse."""
-    from scipy import sparse
-
-    x = sparse.csr_matrix(adata.X, dtype=np.float32, copy=True)
-    total = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1)
-    x = sparse.diags(1e4 / total) @ x
-    return sparse.csr_matrix(x).log1p()
-
-
 def pca_projection(reference: AnnData, query: AnnData, n_comps: int = 50) -> np.ndarray:
     """Project `query` onto the principal components of `reference` (log-normalised counts)."""
     from sklearn.decomposition import PCA
 
+    from sczoo.base._normalise import log_normalise
+
     pca = PCA(n_comps, random_state=0)
-    pca.fit(log_normalise(reference).toarray())
-    return pca.transform(log_normalise(query).toarray())
+    pca.fit(log_normalise(reference.X).toarray())
+    return pca.transform(log_normalise(query.X).toarray())
+
+
+def held_out_clustering(
+    latent: np.ndarray, reference: AnnData, patient: AnnData, *, baselines: bool = True
+) -> tuple[dict[str, Score], dict[str, Score]]:
+    """Cluster held-out cells without labels and compare with the known types.
+
+    The same clustering is applied to the model's representation and to the principal components
+    of the training cells.
+
+    Returns
+    -------
+    Scores of the model and of the baseline: ``ari`` and ``nmi``.
+    """
+    truth = patient.obs["cell_type"].astype(str).to_numpy()
+    measured = label_free_clustering(latent, truth)
+    if not baselines:
+        return measured, {}
+    return measured, label_free_clustering(pca_projection(reference, patient), truth)
+
+
+def clustering_metrics(
+    measured: dict[str, Score], baseline: dict[str, Score], held_out: str, command: str
+) -> list[dict[str, Any]]:
+    """Write the scores of :func:`held_out_clustering` as the ``metrics`` of a card."""
+    split = f"{held_out}, held out; Leiden at resolution 1.0, no labels used"
+    return [
+        measured[name].metric(
+            name, split, {"pca_50": baseline[name]} if baseline else None, command
+        )
+        for name in ("ari", "nmi")
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sczoo.recipes._figures import label_free_clustering, pca_projection
+from sczoo.recipes._figures import clustering_metrics, held_out_clustering
 from sczoo.recipes._recipe import OUT_OF_SCOPE, Recipe
 
 if TYPE_CHECKING:
@@ -38,19 +38,10 @@ def train() -> Any:
 def figures(model: Any, *, baselines: bool = True) -> list[dict[str, Any]]:
     """Measure the model on the held-out donor."""
     reference, patient, held_out = data()
-    truth = patient.obs["cell_type"].astype(str).to_numpy()
-    measured = label_free_clustering(model.get_latent_representation(patient), truth)
-    baseline = (
-        label_free_clustering(pca_projection(reference, patient), truth) if baselines else {}
-    )
-    split = f"donor {held_out}, held out; Leiden at resolution 1.0, no labels used"
+    latent = model.get_latent_representation(patient)
+    scores = held_out_clustering(latent, reference, patient, baselines=baselines)
     command = f"sczoo verify {RECIPE.id}:{RECIPE.version}"
-    return [
-        measured[name].metric(
-            name, split, {"pca_50": baseline[name]} if baselines else None, command
-        )
-        for name in ("ari", "nmi")
-    ]
+    return clustering_metrics(*scores, f"donor {held_out}", command)
 
 
 def card(model: Any) -> dict[str, Any]:

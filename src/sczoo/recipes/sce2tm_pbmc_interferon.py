@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sczoo.recipes._figures import label_free_clustering, pca_projection
+from sczoo.recipes._figures import clustering_metrics, held_out_clustering
 from sczoo.recipes._recipe import OUT_OF_SCOPE, Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from sczoo.recipes._figures import Score
 
 HELD_OUT = "donor_107"
 
@@ -37,42 +35,12 @@ def train() -> Any:
     return model
 
 
-def score(
-    model: Any, reference: AnnData, patient: AnnData, *, baselines: bool = True
-) -> tuple[dict[str, Score], dict[str, Score]]:
-    """Cluster the held-out cells without labels and compare with the known types.
-
-    The same clustering is applied to the model's representation and to the principal components
-    of the training cells.
-
-    Returns
-    -------
-    Scores of the model and of the baseline: ``ari`` and ``nmi``.
-    """
-    truth = patient.obs["cell_type"].astype(str).to_numpy()
-    measured = label_free_clustering(model.get_latent_representation(patient), truth)
-    if not baselines:
-        return measured, {}
-    return measured, label_free_clustering(pca_projection(reference, patient), truth)
-
-
-def metrics(
-    measured: dict[str, Score], baseline: dict[str, Score], command: str
-) -> list[dict[str, Any]]:
-    """Write the scores as the ``metrics`` of a card."""
-    split = f"{HELD_OUT}, held out; Leiden at resolution 1.0, no labels used"
-    return [
-        measured[name].metric(
-            name, split, {"pca_50": baseline[name]} if baseline else None, command
-        )
-        for name in ("ari", "nmi")
-    ]
-
-
 def figures(model: Any, *, baselines: bool = True) -> list[dict[str, Any]]:
     """Measure the model on the held-out donor."""
-    measured, baseline = score(model, *data(), baselines=baselines)
-    return metrics(measured, baseline, f"sczoo verify {RECIPE.id}:{RECIPE.version}")
+    reference, patient = data()
+    latent = model.get_latent_representation(patient)
+    scores = held_out_clustering(latent, reference, patient, baselines=baselines)
+    return clustering_metrics(*scores, HELD_OUT, f"sczoo verify {RECIPE.id}:{RECIPE.version}")
 
 
 def card(model: Any, command: str | None = None) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from sczoo.base._normalise import log_normalise
 from sczoo.errors import GeneOverlapError, InputError, MissingKeyError
 from sczoo.model.scdd._classifiers import fit_predict
-from sczoo.model.scdd._counts import log_normalise
 from sczoo.model.scdd._evaluation import (
     evaluate_distillation,
     evaluation_report,

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from sczoo.base._normalise import log_normalise
 from sczoo.errors import (
     InputError,
     MissingKeyError,
@@ -18,7 +19,7 @@ from sczoo.errors import (
     TooFewCellsError,
 )
 from sczoo.model.scdd._budget import class_budget
-from sczoo.model.scdd._counts import largest_remainder, library_quantiles, log_normalise
+from sczoo.model.scdd._counts import largest_remainder, library_quantiles
 from sczoo.model.scdd._membership import exact_copies
 from sczoo.model.scdd._selection import pool_cells, select_cells
 from sczoo.model.scdd._subsets import (

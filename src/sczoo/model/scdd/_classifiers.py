@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import torch
 
+from sczoo.base._normalise import log_normalise
 from sczoo.base._provenance import isolated_random_state
 from sczoo.errors import InputError
-from sczoo.model.scdd._counts import log_normalise
 
 if TYPE_CHECKING:
     from collections.abc import Callable

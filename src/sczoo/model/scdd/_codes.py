@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from sczoo.model.scdd._counts import TARGET_TOTAL
+from sczoo.base._normalise import TARGET_TOTAL
 from sczoo.model.scdd._flow_map import codes_for
 from sczoo.model.scdd._matching import (
     RandomFeatures,

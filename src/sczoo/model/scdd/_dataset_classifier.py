@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from sczoo.base._normalise import log_normalise
 from sczoo.base._query import QueryMixin, earlier_record
 from sczoo.base._transfer import TransferMixin
 from sczoo.errors import InputError
 from sczoo.model.scdd._classifiers import check_classifiers, fit_scores
-from sczoo.model.scdd._counts import log_normalise
 from sczoo.model.scdd._dataset import is_small_set
 from sczoo.model.scdd._output import UNS_KEY
 

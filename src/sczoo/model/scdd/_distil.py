@@ -11,13 +11,14 @@ import torch
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
+from sczoo.base._normalise import log_normalise
 from sczoo.base._provenance import isolated_random_state, versions
 from sczoo.base._reading import matrix_of, read_rows
 from sczoo.errors import InputError, NotTrainedError, TooFewCellsError
 from sczoo.model.scdd._budget import ClassShares, class_budget, whole_number
 from sczoo.model.scdd._candidates import Candidate, choose_candidate
 from sczoo.model.scdd._codes import CodeInit, MatchSpace, Source
-from sczoo.model.scdd._counts import library_quantiles, log_normalise
+from sczoo.model.scdd._counts import library_quantiles
 from sczoo.model.scdd._draws import allot, draw_columns, draw_copies_again
 from sczoo.model.scdd._emission import Emission, EmissionName, check_emission, emit
 from sczoo.model.scdd._flow_map import OneStep

@@ -7,8 +7,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from sczoo.base._normalise import TARGET_TOTAL
 from sczoo.errors import InputError
-from sczoo.model.scdd._counts import TARGET_TOTAL, largest_remainder
+from sczoo.model.scdd._counts import largest_remainder
 
 __all__ = [
     "EMISSIONS",

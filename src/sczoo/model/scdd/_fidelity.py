@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sczoo.model.scdd._counts import log_normalise
+from sczoo.base._normalise import log_normalise
 
 __all__ = ["fidelity", "mmd"]
 

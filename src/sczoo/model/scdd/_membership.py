@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from sczoo.model.scdd._counts import log_normalise
+from sczoo.base._normalise import log_normalise
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,11 +12,12 @@ import numpy as np
 from scipy import sparse
 
 from sczoo.base._checks import check_input
+from sczoo.base._normalise import log_normalise
 from sczoo.base._provenance import versions
 from sczoo.base._reading import matrix_of, read_rows
 from sczoo.errors import InputError, TooFewCellsError
 from sczoo.model.scdd._budget import class_budget, class_codes
-from sczoo.model.scdd._counts import largest_remainder, log_normalise
+from sczoo.model.scdd._counts import largest_remainder
 from sczoo.model.scdd._output import small_set
 from sczoo.model.scdd._subsets import SUBSETS, kmeans_clusters, merge_small_clusters
 
