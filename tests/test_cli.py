@@ -254,3 +254,16 @@ def test_a_patients_file_keeps_the_users_umask(tmp_path):
         os.umask(before)
     assert (tmp_path / "a.h5ad").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5ad"]
+
+
+@pytest.mark.filterwarnings("ignore:Forward slashes")
+def test_names_with_a_slash_survive(tmp_path):
+    import anndata as ad
+
+    import sczoo
+    from sczoo.report.patient import write_h5ad
+
+    adata = sczoo.datasets.simulated_cohort(n_cells=20, n_genes=10)
+    adata.obs["CD4+/CD8+"] = range(20)
+    path = write_h5ad(adata, tmp_path / "a.h5ad")
+    assert list(ad.read_h5ad(path).obs["CD4+/CD8+"]) == list(range(20))

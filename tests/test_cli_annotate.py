@@ -33,9 +33,9 @@ def query(tmp_path):
     adata = AnnData(sparse.csr_matrix(rng.poisson(rate[kind]).astype(np.float32)))
     adata.var_names = genes
     adata.obs_names = [f"c{n}" for n in range(adata.n_obs)]
-    adata.obs["<script>alert(1)</script>"] = pd.Categorical(np.asarray(TYPES)[kind])
+    adata.obs["<img src=x onerror=alert(1)>"] = pd.Categorical(np.asarray(TYPES)[kind])
     scores = np.eye(4)[kind] + rng.normal(0, 0.8, (160, 4))
-    names = ["<b>a</b>", "b", "c", "d"]
+    names = ["<b>a", "b", "c", "d"]
     adata.obsm["X_model"] = pd.DataFrame(scores, adata.obs_names, names)
     path = tmp_path / "query.h5ad"
     adata.write_h5ad(path)
@@ -59,7 +59,7 @@ def test_markers_to_labels_and_report(query, tmp_path):
     out, report = tmp_path / "out.h5ad", tmp_path / "r.html"
     content = query.read_bytes()
     chosen = [part for name in TYPES for part in ("--type", name)]
-    truth = "<script>alert(1)</script>"
+    truth = "<img src=x onerror=alert(1)>"
     done = run(query, "--report", report, "-o", out, "--truth", truth, *chosen)
     assert done.exit_code == 0, done.output
     assert "160 cells, 4 candidate types" in done.output
@@ -69,8 +69,8 @@ def test_markers_to_labels_and_report(query, tmp_path):
     assert right.mean() > before.mean()
     assert not any(name.startswith("_scvi") for name in [*adata.obs, *adata.uns])
     page = report.read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
     assert "data:image/png;base64," in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert query.read_bytes() == content
@@ -84,8 +84,8 @@ def test_scores_of_another_model(query, tmp_path):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "unknown" in done.output
-    assert "<b>a</b>" not in report.read_text()
-    assert "&lt;b&gt;a&lt;/b&gt;" in report.read_text()
+    assert "<b>a" not in report.read_text()
+    assert "&lt;b&gt;a" in report.read_text()
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,23 @@ _MAX_POINTS = 20_000
 
 
 def write_h5ad(adata: AnnData, path: str | os.PathLike[str]) -> Path:
-    """Write `adata` so that a crash leaves the old file or the new one."""
+    """Write `adata` so that a crash leaves the old file or the new one.
+
+    Names with a slash, as older files of anndata have them, are written back as they were read.
+    """
+    import anndata
+
+    # anndata 0.13 refuses the slash unless asked; before 0.12 there was nothing to ask
+    option = {"disallow_forward_slash_in_h5ad": False}
+    if not hasattr(anndata.settings, *option):
+        option = {}
     target = Path(path).absolute()
     temporary = target.parent / f".{target.stem}.{secrets.token_hex(8)}.h5ad"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # created with the user's own umask: these are a patient's data
-        adata.write_h5ad(temporary, compression="gzip")
+        with anndata.settings.override(**option):
+            adata.write_h5ad(temporary, compression="gzip")
         os.replace(temporary, target)
     except OSError as error:
         raise InputError(
