@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from scipy import sparse
 
 from sczoo import _compat
 from sczoo.errors import InputError
+from sczoo.model.gramdr._conditional import ConditionalScores
 from sczoo.model.gramdr._gram import corrected_gram_of
 from sczoo.model.gramdr._projection import as_float32
 from sczoo.model.gramdr._spectrum import positive_mass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GramResultsMixin"]
 
+Scores = Literal["gram", "conditional"]
+
 
 class GramResultsMixin:
     """What a trained model says about cells and genes."""
@@ -31,6 +34,8 @@ class GramResultsMixin:
         adata: AnnData | MuData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        scores: Scores = "gram",
     ) -> np.ndarray:
         """Return the coordinates of each cell.
 
@@ -46,14 +51,30 @@ class GramResultsMixin:
             Cells to use, in this order.
         batch_size
             Cells read at a time.
+        scores
+            ``"gram"``: linear in the values, and inner products are those of the corrected Gram
+            matrix. ``"conditional"``, for masks: the mean given what was observed in the cell,
+            by least squares with the variance of each component as prior. Cells of which little
+            was seen scatter less, so their neighbours are purer, and cells of the fit and others
+            are treated alike; it takes longer, by the square of the number of components.
 
         Returns
         -------
         Cells x components, float32. A cell without any observation lies at the origin.
+
+        Raises
+        ------
+        InputError
+            If `scores` is not known, or is ``"conditional"`` with ``mask="counts"``.
         """
         model: Any = self
         model._require_trained()
+        self._check_scores(scores)
         reader, source = model._reader(adata, indices, batch_size)
+        if scores == "conditional":
+            given = ConditionalScores(model.module.gene_state(), self._loadings())
+            nothing = np.zeros((0, given.loadings.shape[1]))
+            return as_float32(np.concatenate([nothing, *(given(block) for block in reader)]))
         joint = model._is_fitted_data(reader, source)
         if joint and model._normaliser == "pairwise":
             if model._joint is not None:
@@ -63,6 +84,16 @@ class GramResultsMixin:
         parts = [projector(block) for block in reader]
         empty = np.zeros((0, int(projector.state.n_kept)))
         return as_float32(np.concatenate([empty, *parts]))
+
+    def _check_scores(self, scores: Any) -> None:
+        model: Any = self
+        if scores not in get_args(Scores):
+            raise InputError(f"scores={scores!r} is not known; choose one of {get_args(Scores)}.")
+        if scores == "conditional" and model._mask == "counts":
+            raise InputError(
+                "scores='conditional' is for masks: with mask='counts' every value is observed. "
+                "Leave scores='gram'."
+            )
 
     def get_explained_variance(self) -> pd.DataFrame:
         """Return how much of the variance each component explains.
@@ -291,6 +322,7 @@ class GramResultsMixin:
         *,
         keep_observed: bool = True,
         target_sum: float = 1e4,
+        scores: Scores = "gram",
     ) -> np.ndarray:
         """Return what the components predict for every gene.
 
@@ -302,13 +334,16 @@ class GramResultsMixin:
             For masks: leave observed values as they are.
         target_sum
             For counts: depth to which the predicted rates are scaled.
+        scores
+            As of :meth:`get_latent_representation`.
 
         Returns
         -------
         Cells x genes, float32, dense: choose `indices` for large data.
         """
         model: Any = self
-        latent = self.get_latent_representation(adata, indices).astype(np.float64)
+        latent = self.get_latent_representation(adata, indices, scores=scores)
+        latent = latent.astype(np.float64)
         reader, _ = model._reader(adata, indices)
         state = model.module.gene_state()
         loadings = self._loadings()
