@@ -17,7 +17,7 @@ export MKL_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-slow test-newest lint types tutorials pretrained docs format wheel clean
+.PHONY: help demo test test-slow test-newest lint types tutorials pretrained bench tables docs format wheel clean
 
 help:
 	@echo "make demo   train, publish, reload and apply a model on real patients' cells (into demo/)"
@@ -78,6 +78,17 @@ tutorials: $(VENV)/.dev
 # the zoo's own artefacts, those that registry.yaml does not have yet
 pretrained: $(VENV)/.dev
 	$(VENV)/bin/python -m sczoo.recipes
+
+# every comparison with every peer, then the tables that the documentation shows. Each script goes on
+# where it stopped: to measure anew, remove its file from benchmarks/results first. Many hours.
+bench: $(VENV)/.dev
+	cd benchmarks && for script in [a-z]*_*.py; do \
+	  case $$script in build_*) ;; *) echo "== $$script"; ../$(VENV)/bin/python $$script || exit 1 ;; esac; \
+	done
+	$(MAKE) tables
+
+tables: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/tables.py
 
 # the documentation, into docs/_build/html; every warning is an error
 docs: $(VENV)/.dev
