@@ -53,7 +53,8 @@ def hardware() -> dict[str, Any]:
 def fingerprint(adata: AnnData, layer: str | None, rows: np.ndarray | None = None) -> str:
     """SHA-256 of the non-zero values and their places: the same data give the same digest.
 
-    Independent of storage (dense, CSR, backed) and of names.
+    Independent of storage (dense, CSR, backed, number type) and of names; values count in single
+    precision, as the models read them.
     """
     digest = hashlib.sha256()
     for _, block in iter_row_blocks(adata, layer, rows):
@@ -62,19 +63,22 @@ def fingerprint(adata: AnnData, layer: str | None, rows: np.ndarray | None = Non
 
 
 def digest_block(digest: Any, block: Any) -> None:
-    """Add the non-zero values of a block of rows and their places to `digest`."""
+    """Add the non-zero values of a block of rows, in single precision, and their places."""
     if sparse.issparse(block):
-        csr = sparse.csr_matrix(block, copy=True)
-        csr.sum_duplicates()
-        csr.eliminate_zeros()
+        csr = sparse.csr_matrix(block)
+        if not csr.has_canonical_format or not np.all(csr.data):
+            csr = csr.copy()
+            csr.sum_duplicates()
+            csr.eliminate_zeros()
         lengths, columns, values = np.diff(csr.indptr), csr.indices, csr.data
     else:
-        present = block != 0
-        lengths, columns = present.sum(axis=1), np.nonzero(present)[1]
-        values = block[present]
-    digest.update(lengths.astype("<i8").tobytes())
-    digest.update(columns.astype("<i8").tobytes())
-    digest.update(values.astype("<f8").tobytes())
+        flat = np.ascontiguousarray(block).reshape(-1)
+        places = np.flatnonzero(flat)
+        starts = np.arange(len(block) + 1) * block.shape[1]
+        lengths = np.diff(np.searchsorted(places, starts))
+        columns, values = places - np.repeat(starts[:-1], lengths), flat[places]
+    for part, kind in ((lengths, "<i8"), (columns, "<i4"), (values, "<f4")):
+        digest.update(np.ascontiguousarray(part, dtype=kind))
 
 
 @contextmanager
