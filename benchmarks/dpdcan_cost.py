@@ -47,7 +47,7 @@ def ours(net, counts):
         sums, _ = engine.clipped_sums(loss, CLIP)
         for name, value in sums.items():
             noise = torch.from_numpy(source.normal(tuple(value.shape)))
-            named[name].grad = (value + SIGMA * CLIP * noise) / len(counts)
+            named[name].grad = value.add_(noise, alpha=SIGMA * CLIP).div_(len(counts))
         optimizer.step()
 
     return step

@@ -112,6 +112,15 @@ def test_latest_manager_of_data_that_were_not_set_up(toy_class, counts):
         _compat.latest_manager(toy_class, counts)
 
 
+def test_data_loader(toy_class, registered):
+    """All cells, in order, the last minibatch short; of data that were not set up too."""
+    model = toy_class(registered)
+    for adata in (registered, registered[::-1].copy()):
+        batches = [batch["X"].numpy() for batch in _compat.data_loader(model, adata, 32)]
+        assert {len(batch) for batch in batches[:-1]} == {32}
+        np.testing.assert_array_equal(np.concatenate(batches), adata.X.toarray())
+
+
 def test_forget_setup_and_managers_held(toy_class, counts):
     gc.collect()  # models of other tests
     held = _compat.managers_held(toy_class)

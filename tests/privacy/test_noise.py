@@ -36,6 +36,42 @@ def test_draws_are_independent_over_time_and_parameters():
     assert np.abs(off).max() < stats.norm.isf(_ALPHA / off.size / 2) / np.sqrt(1000) * 1.2
 
 
+def test_numbers_of_one_pair_are_independent():
+    """Box and Muller make two numbers of one length; their squares must not know each other."""
+    draws = NoiseSource().normal(1 << 16).astype(np.float64)
+    one, other = draws[: 1 << 15], draws[1 << 15 :]
+    z = stats.norm.isf(_ALPHA / 2)
+    assert abs(np.mean(one * other)) < z / np.sqrt(len(one))
+    # the variance of (x^2 - 1)(y^2 - 1) is 4
+    assert abs(np.mean((one**2 - 1) * (other**2 - 1))) < 2 * z / np.sqrt(len(one))
+    assert stats.kstest(np.arctan2(other, one) / (2 * np.pi) + 0.5, "uniform").pvalue > _ALPHA
+
+
+@pytest.mark.parametrize("shape", [(), 0, 1, 7, (3, 5), (1 << 16) + 1, (0, 4)])
+def test_every_shape_is_filled(shape):
+    first, second = (NoiseSource().normal(shape) for _ in range(2))
+    assert first.shape == np.empty(shape).shape
+    assert first.dtype == np.float32
+    assert np.isfinite(first).all()
+    assert not np.any(first == second)
+    assert (np.abs(first) < 7.5).all()
+
+
+def test_extreme_bits_give_finite_numbers():
+    class Bits:
+        def __init__(self, value):
+            self.value = value
+
+        def integers(self, low, high, size, dtype):
+            return np.full(size, self.value, dtype)
+
+    for value in (0, (1 << 64) - 1):
+        draws = NoiseSource(_generator=Bits(value)).normal(4)
+        assert np.isfinite(draws).all()
+    # the longest pair: all bits of the length zero
+    assert NoiseSource(_generator=Bits(0)).normal(2)[0] == pytest.approx(7.4466, abs=1e-3)
+
+
 def test_public_seeds_do_not_reach_the_noise():
     import torch
 

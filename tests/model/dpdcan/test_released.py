@@ -35,7 +35,7 @@ def test_two_data_sets_with_the_same_noise_store_the_same_but_for_the_releases(
     Noise so large that the cells drown makes the outputs equal to rounding; whatever then differs
     between two saved models was computed from the cells outside the mechanism.
     """
-    from sczoo.model.dpdcan import _model
+    from sczoo.model.dpdcan import _planning
 
     shuffled = cells.copy()
     rng = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def test_two_data_sets_with_the_same_noise_store_the_same_but_for_the_releases(
         zero = lambda: (block * 0 for block in blocks())
         return _projection.fit_projection(zero, *args, **kwargs)
 
-    monkeypatch.setattr(_model, "fit_projection", no_cells)
+    monkeypatch.setattr(_planning, "fit_projection", no_cells)
     monkeypatch.setattr(DPDCAN, "_source", lambda self, seed: known_noise())
     documents = []
     for name, data in (("one", cells), ("other", shuffled)):

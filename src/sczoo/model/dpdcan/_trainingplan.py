@@ -123,11 +123,11 @@ class DPDCANTrainingPlan(pl.LightningModule):
             for name, value in sums.items():
                 noise = torch.from_numpy(run.source.normal(tuple(value.shape)))
                 scale = run.group_noise[groups[name]] * run.max_grad_norm[groups[name]]
-                sums[name] = value + scale * noise.to(value)
+                value.add_(noise.to(value), alpha=scale)
         if self.canaries is not None:
             self.canaries.observe(sums)
         for name, value in sums.items():
-            named[name].grad = value / run.expected_units
+            named[name].grad = value.div_(run.expected_units)
         centre_loss = self.module.centre_loss()
         if centre_loss is not None:
             # a function of the released centres alone
