@@ -185,7 +185,7 @@ class Metric(Document):
 
 
 class DifferentialPrivacy(Document):
-    """A differential privacy guarantee and what it leaves out."""
+    """A differential privacy guarantee, what it leaves out, and a simpler way to the same."""
 
     epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     delta: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -193,6 +193,7 @@ class DifferentialPrivacy(Document):
     accountant: Short
     not_covered: list[Text]
     mechanism: Text | None = None
+    alternative: Text | None = None
 
 
 class Privacy(Document):

@@ -96,7 +96,12 @@ def test_the_card_states_the_guarantee(fit, tmp_path):
     card = (tmp_path / "registry" / "artefacts" / "dpdcan/test" / "1" / "card.md").read_text()
     assert "for each cell" in card
     assert "Poisson sampling" in card
+    assert "steps T=18" in card
+    assert "budget epsilon 2" in card
     assert "GENCODE v44" in card
+    # the simple baseline stands beside every private network
+    assert "sczoo.privacy.dp\\_pca" in card or "sczoo.privacy.dp_pca" in card
+    assert "dp_pca" in model.get_privacy_report()["alternative"]
     wishes = {"epsilon": 0.1, "delta": 1e-9, "unit": "donor", "accountant": "wishes"}
     false = CARD | {"privacy": {"dp": wishes | {"not_covered": []}}}
     with pytest.raises(SchemaError, match="something else"):
@@ -109,6 +114,7 @@ def test_the_card_of_the_published_scheme_says_that_there_is_none(fit, tmp_path)
     entry = hub.publish(model, "dpdcan/paper", registry=tmp_path / "registry", card=CARD)
     card = (tmp_path / "registry" / "artefacts" / "dpdcan/paper" / "1" / "card.md").read_text()
     assert "No differential-privacy guarantee" in card
+    assert "Alternative:" not in card
     assert isinstance(entry.privacy.dp, str)
 
 

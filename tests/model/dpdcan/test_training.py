@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sczoo.errors import PrivacyError
+from sczoo.model.dpdcan._centres import cluster_sums
 from sczoo.model.dpdcan._losses import agreement, cluster_divergence, soft_assignments, zinb
 from sczoo.model.dpdcan._module import DPDCANModule
+from sczoo.model.dpdcan._run import CENTRE_ROUNDS
 from sczoo.privacy import UnitGradients
 from sczoo.privacy._projection import fit_projection, unit_weights
 
@@ -189,18 +193,111 @@ def test_public_cells_give_the_projection_for_free(fit, cells):
         assert torch.equal(value, again.module.decoder.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(
+    ("mode", "arguments"),
+    [
+        ("dp", {}),
+        ("dp", {"donor_key": "donor", "train": {"batch_size": 6}}),
+        ("dp", {"n_clusters": 3}),
+        ("frozen-decoder", {}),
+        ("split", {}),
+    ],
+)
+def test_the_noise_of_a_real_step_is_what_is_accounted(fit, monkeypatch, mode, arguments):
+    """Half the noise, or none, or on part of the network, or no clipping, would show here."""
+    from scipy import stats
+
+    from sczoo.model.dpdcan._trainingplan import DPDCANTrainingPlan
+
+    drawn: dict[str, list[np.ndarray]] = {}
+    runs, trained = [], set()
+    original = DPDCANTrainingPlan._release
+
+    def spy(self, sums):
+        before = {name: value.clone() for name, value in sums.items()}
+        extra = self.module.centre_loss()
+        original(self, sums)
+        named = dict(self.module.named_parameters())
+        runs.append(self.run)
+        trained.update(name for name, value in named.items() if value.requires_grad)
+        for group, bound in self.run.max_grad_norm.items():
+            own = [v.double().square().sum() for n, v in before.items() if self._group(n) == group]
+            # no more than every unit clipped; without clipping it is a thousand times more
+            assert float(sum(own)) ** 0.5 <= self.run.n_units * bound * (1 + 1e-6)
+        for name, value in before.items():
+            if name == "centres.centres" and extra is not None:
+                continue  # a gradient that sees no cell is added
+            group = self._group(name)
+            scale = self.run.group_noise[group] * self.run.max_grad_norm[group]
+            noise = named[name].grad * self.run.expected_units - value
+            drawn.setdefault(name, []).append((noise / scale).numpy().ravel())
+
+    monkeypatch.setattr(DPDCANTrainingPlan, "_release", spy)
+    arguments = dict(arguments)
+    train = {"max_epochs": 3} | arguments.pop("train", {})
+    arguments |= {"target_epsilon": 4.0, "architecture": "published", "max_grad_norm": 1e-4}
+    fit(mode=mode, train=train, **arguments)
+    run = runs[0]
+    assert run.noise["gradients"] > 0.1
+    assert set(drawn) | {"centres.centres"} >= trained
+    for name, parts in drawn.items():
+        values = np.concatenate(parts).astype(np.float64)
+        low, high = stats.chi2.ppf([1e-7, 1 - 1e-7], len(values))
+        assert low < (values**2).sum() < high, name
+    if mode == "frozen-decoder":
+        assert not any(name.startswith("decoder") for name in drawn)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.floats(0.01, 100))
+def test_one_unit_changes_the_cluster_sums_by_at_most_the_root_of_two(seed, scale):
+    rng = np.random.default_rng(seed)
+    latent, centres = scale * rng.standard_normal((30, 4)), rng.standard_normal((3, 4))
+    whole = cluster_sums(latent, np.ones(30), centres)
+    short = latent / np.maximum(np.linalg.norm(latent, axis=1, keepdims=True), 1.0)
+    nearest = np.linalg.norm(short[:, None] - centres, axis=2).argmin(1)
+    for k in range(3):
+        np.testing.assert_allclose(whole[k, :4], short[nearest == k].sum(0), atol=1e-9)
+        assert whole[k, 4] == (nearest == k).sum()
+    without = cluster_sums(latent[1:], np.ones(29), centres)
+    assert np.linalg.norm(whole - without) <= np.sqrt(2) + 1e-9
+    # a donor of 10 cells, wherever they lie
+    weight = np.concatenate([np.full(10, 0.1), np.ones(20)])
+    with_donor = cluster_sums(latent, weight, centres)
+    without = cluster_sums(latent[10:], weight[10:], centres)
+    assert np.linalg.norm(with_donor - without) <= np.sqrt(2) + 1e-9
+
+
+def test_cluster_centres_are_paid_for(fit):
+    releases = {r.what: r for r in fit(n_clusters=3, target_epsilon=2.0)._ledger.releases}
+    assert releases["cluster sums"].count == CENTRE_ROUNDS
+    assert releases["cluster sums"].sampling_rate == 1.0
+    assert releases["cluster sums"].noise_multiplier > 0
+
+
 # --- the audit of the training itself ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [{"mode": "dp"}, {"mode": "split"},
-                                       {"mode": "frozen-decoder"}])  # fmt: skip
-def test_planted_gradients_do_not_contradict_sound_modes(fit, arguments):
-    model = fit(target_epsilon=3.0, architecture="published", **arguments)
+@pytest.mark.parametrize(
+    ("n_canaries", "arguments"),
+    [
+        (2000, {"mode": "dp", "architecture": "published"}),
+        (2000, {"mode": "split", "architecture": "published"}),
+        (2000, {"mode": "frozen-decoder", "architecture": "published"}),
+        (2000, {"mode": "dp", "architecture": "published", "donor_key": "donor"}),
+        (300, {"mode": "dp", "n_clusters": 3}),
+        (300, {"mode": "split"}),
+        (300, {"mode": "frozen-decoder"}),
+    ],
+)
+def test_planted_gradients_do_not_contradict_sound_modes(fit, n_canaries, arguments):
     quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    found = model.audit_training(2000, max_epochs=3, batch_size=40, **quiet)
+    size = 6 if "donor_key" in arguments else 40
+    model = fit(target_epsilon=3.0, train={"batch_size": size}, **arguments)
+    found = model.audit_training(n_canaries, max_epochs=3, batch_size=size, **quiet)
     assert not found["contradicted"]
     assert found["lower_bound"] <= found["claimed"] <= 3.0
-    assert found["canaries"] == 2000
+    assert found["canaries"] == n_canaries
 
 
 def test_planted_gradients_find_missing_noise(fit, monkeypatch):

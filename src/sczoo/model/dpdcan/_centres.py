@@ -17,13 +17,38 @@ __all__ = ["private_centres"]
 _FEWEST = 5.0  # noisy sizes below this say nothing about a centre
 
 
+def cluster_sums(latent: np.ndarray, weight: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Sum vectors and numbers of the cells nearest to each centre.
+
+    A cell adds its latent vector, cut to length one, and a one to the sums of its cluster: a
+    vector of length at most the root of two. A donor adds the mean over its cells.
+
+    Parameters
+    ----------
+    latent
+        ``(cells, latent)``.
+    weight
+        Of each cell; those of a donor add up to one.
+    centres
+        ``(centres, latent)``.
+
+    Returns
+    -------
+    ``(centres, latent + 1)``; the last column holds the numbers.
+    """
+    latent = latent / np.maximum(np.linalg.norm(latent, axis=1, keepdims=True), 1.0)
+    distances = np.square(latent[:, None] - centres).sum(-1)
+    member = np.zeros((len(latent), len(centres)))
+    member[np.arange(len(latent)), distances.argmin(1)] = weight
+    return member.T @ np.column_stack([latent, np.ones(len(latent))])
+
+
 @torch.no_grad()
 def private_centres(module: Any, blocks: Any, weights: np.ndarray | None, run: PrivateRun) -> None:
     """Set the centres by noisy k-means of the latent representations.
 
-    A cell adds its latent vector, cut to length one, and a one to the sums of its cluster: a
-    vector of length at most the root of two, to which the noise is scaled. A donor adds the mean
-    over its cells. The start is random and sees no data.
+    The noise is scaled to the root of two, by which a unit can change the sums
+    (:func:`cluster_sums`). The start is random and sees no data.
     """
     training = module.training
     module.eval()
@@ -31,18 +56,13 @@ def private_centres(module: Any, blocks: Any, weights: np.ndarray | None, run: P
         [module.encoder(module.prepare(torch.as_tensor(x))).cpu().numpy() for x in blocks()]
     ).astype(np.float64)
     module.train(training)
-    length = np.linalg.norm(latent, axis=1, keepdims=True)
-    latent = latent / np.maximum(length, 1.0)
     weight = np.ones(len(latent)) if weights is None else weights
     n_centres, n_latent = module.centres.centres.shape
     start = run.source.normal((n_centres, n_latent), np.float64)
     centres = 0.3 * start / np.linalg.norm(start, axis=1, keepdims=True)
     scale = np.sqrt(2.0) * run.noise[CENTRES]
     for _ in range(CENTRE_ROUNDS):
-        distances = np.square(latent[:, None] - centres).sum(-1)
-        member = np.zeros((len(latent), n_centres))
-        member[np.arange(len(latent)), distances.argmin(1)] = weight
-        sums = member.T @ np.column_stack([latent, np.ones(len(latent))])
+        sums = cluster_sums(latent, weight, centres)
         if run.private:
             run.spend(CENTRES)
             sums += scale * run.source.normal(sums.shape, np.float64)

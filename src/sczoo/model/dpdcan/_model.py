@@ -282,7 +282,8 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
             published architecture).
         batch_size
             Expected number of units (cells or donors) in a minibatch; by default 1,024 cells, or
-            a quarter of the donors.
+            a quarter of the donors, and in the mode ``"paper"`` a tenth of the cells. Large
+            minibatches cost least beside plain training: the noise is drawn once for each step.
         target_epsilon
             Epsilon that all runs together may reach, in the place of the constructor's.
         public_adata

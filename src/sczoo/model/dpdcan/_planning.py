@@ -201,6 +201,7 @@ class PrivatePlanMixin:
             unit=run.unit,
             n_units=run.n_units,
             delta=run.delta,
+            budget=run.budget,
             max_grad_norm=self._max_grad_norm,
             releases=run.ledger.as_dicts(),
         )

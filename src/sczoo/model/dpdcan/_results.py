@@ -128,7 +128,8 @@ class PrivateResultsMixin:
         dict
             ``"guarantee"`` in a sentence, ``"epsilon"`` and ``"delta"`` (``None`` without a
             guarantee), ``"unit"``, ``"mechanism"``, ``"accountants"`` (epsilon by PLD, PRV and
-            RDP), ``"covers"``, ``"not_covered"``, ``"releases"``.
+            RDP), ``"covers"``, ``"not_covered"``, ``"alternative"`` (where a simpler method is
+            as good), ``"releases"``.
         """
         model: Any = self
         model._require_trained()
