@@ -9,7 +9,15 @@ from scipy import sparse, stats
 
 from sczoo.errors import InputError
 from sczoo.model.scdd._draws import allot, draw_columns, draw_copies_again
-from sczoo.model.scdd._emission import Emission, check_emission, draw_counts, emit, expected_log
+from sczoo.model.scdd._emission import (
+    EMISSIONS_OF_MORE,
+    Emission,
+    check_emission,
+    deal_out,
+    draw_counts,
+    emit,
+    expected_log,
+)
 from sczoo.model.scdd._membership import exact_copies
 
 
@@ -78,6 +86,57 @@ def test_half_is_half_of_each_class(shares):
     half = emit(Emission("half"), profile, totals, np.ones(50), codes, np.random.default_rng(0))
     same = (half == ideal).all(axis=1)
     assert [int(same[codes == k].sum()) for k in range(3)] == [2, 2, 2]
+
+
+def test_dealt_out_counts_are_right_in_the_sum_over_each_class():
+    rng = np.random.default_rng(4)
+    shares = rng.dirichlet(np.full(300, 0.3), 40)
+    totals, codes = np.full(40, 60), np.repeat([0, 1], [30, 10])
+    made = deal_out(shares, totals, codes, rng)
+    assert made.dtype == np.int64
+    assert (made >= 0).all()
+    for code in (0, 1):
+        wanted = (shares * totals[:, None])[codes == code].sum(axis=0)
+        assert np.abs(made[codes == code].sum(axis=0) - wanted).max() <= 1.0
+    # no cell is far from what it expects, and each shows about as many genes as a noisy one
+    assert np.abs(made - shares * totals[:, None]).max() < 2
+    drawn = rng.poisson(shares * totals[:, None])
+    assert abs((made > 0).mean() / (drawn > 0).mean() - 1) < 0.25
+
+
+def test_level_gives_each_class_the_length_of_its_real_cells():
+    rng = np.random.default_rng(5)
+    shares = np.concatenate([rng.dirichlet(np.full(800, a), 3) for a in (0.1, 0.2, 0.3)])
+    codes, totals = np.repeat([0, 1, 2], 3), np.full(9, 400)
+
+    def lengths_of(emission, real=None):
+        made = emit(emission, shares, totals, np.full(800, 5.0), codes, rng, lengths=real)
+        log = np.log1p(1e4 * made / made.sum(axis=1, keepdims=True))
+        return np.array([(log[codes == k] ** 2).sum(axis=1).mean() for k in range(3)])
+
+    real = np.array([1.0, 1.3, 1.1])
+    plain = lengths_of(Emission("typical", 0.6, 20.0)) / real
+    level = lengths_of(Emission("level", 0.6, 20.0), real) / real
+    assert level.max() / level.min() < 1.1
+    assert plain.max() / plain.min() > 1.25
+
+
+def test_mixed_cells_are_typical_and_sparse_in_turns(shares):
+    profile = np.tile(shares[:1], (12, 1))
+    totals, codes = np.full(12, 300), np.repeat([0, 1, 2], 4)
+    (how,) = [one for one in EMISSIONS_OF_MORE if one.name == "mixed"]
+    made = emit(how, profile, totals, np.ones(50), codes, np.random.default_rng(0))
+    typical = emit(
+        Emission("typical", how.threshold, how.depth),
+        profile,
+        totals,
+        np.ones(50),
+        codes,
+        np.random.default_rng(0),
+    )
+    same = (made == typical).all(axis=1)
+    assert [int(same[codes == k].sum()) for k in range(3)] == [2, 2, 2]
+    np.testing.assert_allclose(made[~same].sum(axis=1), 300, atol=15)
 
 
 def test_unknown_emission():

@@ -212,6 +212,57 @@ def test_calibrated_profiles_have_the_mean_of_their_class(model):
         np.testing.assert_allclose((fitted + 0.5) * factors[code], seen + 0.5, rtol=1e-3)
 
 
+def test_groups_are_never_small():
+    from sczoo.model.scdd._codes import cell_groups
+
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(60, 3)), 50 + 9 * rng.normal(size=(3, 3))])
+    for n_groups in (1, 4, 10, 30):
+        groups = cell_groups(points, n_groups, rng)
+        assert len(groups) == n_groups
+        assert min(map(len, groups)) >= 5
+        assert all(len(set(group)) == len(group) for group in groups)
+    assert [len(group) for group in cell_groups(points[:3], 4, rng)] == [3, 3, 3, 3]
+
+
+def test_pools_are_sums_and_follow_the_batch(model):
+    """With the batch that a group is of, its pool is the sum of its counts."""
+    from sczoo.model.scdd._candidates import pooled_shares
+    from sczoo.model.scdd._codes import nearest_groups
+
+    rows, labels, _ = model._training_classes(5, "error")
+    counts = model.adata.X[rows].tocsr()
+    source = model._source(rows, labels, counts)
+    own = [np.flatnonzero((source.codes == k) & (source.batch == 0))[:9] for k in range(5)]
+    zeros = torch.zeros(5, dtype=torch.long)
+    same = pooled_shares(model.module, source, own, zeros)
+    for share, group in zip(same, own, strict=True):
+        summed = np.asarray(counts[group].sum(axis=0)).ravel()
+        np.testing.assert_allclose(share, summed / summed.sum(), rtol=1e-6)
+    other = pooled_shares(model.module, source, own, zeros + 1)
+    assert np.abs(other - same).max() > 1e-5
+    np.testing.assert_allclose(other.sum(axis=1), 1.0)
+    near = nearest_groups(source, source.latents[[0, 1, 2]], source.codes[[0, 1, 2]])
+    for group, code in zip(near, source.codes[[0, 1, 2]], strict=True):
+        assert len(group) >= 5
+        assert (source.codes[group] == code).all()
+
+
+def test_the_weight_of_pools(model):
+    """At 0 nothing is pooled, at 1 a cell without noise is the rounded pool of its group."""
+    options = {"init": "pools", "emission": "mode", "n_steps": 0}
+    plain = model.distill(2, pool_weight=0.0, **options)
+    half = model.distill(2, pool_weight=0.5, **options)
+    assert plain.uns["scdd"]["pool_weight"] == 0
+    assert half.uns["scdd"]["pool_weight"] == 0.5
+    assert plain.uns["scdd"]["init"] == half.uns["scdd"]["init"] == "pools"
+    assert not np.array_equal(plain.X.toarray(), half.X.toarray())
+    same_codes = plain.obsm["X_scdd_code"], half.obsm["X_scdd_code"]
+    np.testing.assert_array_equal(*same_codes)
+    auto = model.distill(2, n_steps=2, emission="typical").uns["scdd"]
+    assert {name.split(":")[0] for name in auto["scores"]} >= {"start, kmeans", "start, pools"}
+
+
 @pytest.mark.slow
 def test_moved_codes_are_taken_only_if_they_score_higher(model):
     record = model.distill(2, seed=1).uns["scdd"]
@@ -240,6 +291,10 @@ def test_every_matching_makes_cells(model, matching):
         {"emission": "nb"},
         {"emission": "typical"},
         {"emission": "half"},
+        {"emission": "level"},
+        {"emission": "mixed"},
+        {"init": "pools"},
+        {"init": "real", "pool_weight": 0.3},
         {"library": "median"},
         {"guidance": 1.0},
         {"class_shares": "sqrt"},
@@ -412,6 +467,8 @@ def test_bad_arguments(model, cells):
         ({"matching": "best"}, "matching"),
         ({"init": "zeros"}, "init"),
         ({"emission": "poisson"}, "emission"),
+        ({"pool_weight": 1.2}, "pool_weight"),
+        ({"pool_weight": "some"}, "pool_weight"),
         ({"guidance": -1}, "guidance"),
         ({"n_steps": -1}, "n_steps"),
         ({"rare": "keep"}, "rare"),

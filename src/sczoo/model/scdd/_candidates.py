@@ -9,31 +9,57 @@ import numpy as np
 import torch
 
 from sczoo.model.scdd._classifiers import CLASSIFIERS, fit_predict
-from sczoo.model.scdd._codes import Source, initial_codes, optimise_codes
-from sczoo.model.scdd._emission import EMISSIONS, Emission, emit
+from sczoo.model.scdd._codes import Source, initial_codes, nearest_groups, optimise_codes
+from sczoo.model.scdd._emission import (
+    EMISSIONS_OF_FEW,
+    EMISSIONS_OF_MORE,
+    Emission,
+    emit,
+    expected_log,
+)
 
 if TYPE_CHECKING:
     from sczoo.model.scdd._flow_map import OneStep
     from sczoo.model.scdd._module import SCDDModule
 
-__all__ = ["Candidate", "choose_candidate", "class_correction", "put_aside", "score"]
+__all__ = [
+    "AUTO_POOL",
+    "Candidate",
+    "choose_candidate",
+    "class_correction",
+    "pooled_shares",
+    "put_aside",
+    "real_lengths",
+    "score",
+]
 
 # Smaller classes are too precious to put cells aside.
 _SMALLEST_SPLIT = 40
 _ASIDE, _MOST_ASIDE = 0.25, 80
-_MANY_CELLS = 20
-_FINALISTS = 3
+_MANY_CELLS, _SOME_CELLS = 20, 5
+_FINALISTS = 2
+# halfway between the generator's profiles, which differ too little among the cells of a class,
+# and the pools', which differ too much
+AUTO_POOL = 0.5
 _BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Codes, the standardised latents and shares of genes they give, and the emission."""
+    """Codes, the standardised latents and shares of genes they give, depths, and the emission.
+
+    `lengths` and `noise_seed` are what the emission was judged with, so that it can be repeated.
+    """
 
     codes: torch.Tensor
     latents: torch.Tensor
     shares: np.ndarray
+    totals: np.ndarray
     emission: Emission
+    init: str = "random"
+    pool_weight: float = 0.0
+    lengths: np.ndarray | None = None
+    noise_seed: int | None = None
     optimised: bool = False
     score: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
@@ -45,6 +71,8 @@ class Candidate:
             "emission_threshold": float(self.emission.threshold),
             "emission_depth": float(self.emission.depth),
             "codes_optimised": bool(self.optimised),
+            "init": self.init,
+            "pool_weight": float(self.pool_weight),
         }
         if self.score is not None:
             found["score"] = float(self.score)
@@ -116,11 +144,62 @@ def class_correction(module: SCDDModule, source: Source, counts: Any) -> np.ndar
     return factors
 
 
+@torch.no_grad()
+def pooled_shares(
+    module: SCDDModule,
+    source: Source,
+    groups: list[np.ndarray],
+    batch: torch.Tensor | None,
+) -> np.ndarray:
+    r"""Shares of the genes in the summed counts of each group of training cells.
+
+    With batches, gene by gene times what the decoder says that the group would show in the batch
+    of the synthetic cell, relative to what it shows in its own batches.
+
+    Returns
+    -------
+    ``(n_groups, n_genes)``.
+    """
+    shares = np.zeros((len(groups), source.counts.shape[1]))
+    totals = np.asarray(source.counts.sum(axis=1), dtype=np.float64).ravel()
+    for number, rows in enumerate(groups):
+        shares[number] = np.asarray(source.counts[rows].sum(axis=0), dtype=np.float64).ravel()
+        if batch is not None:
+            latents = torch.as_tensor(source.latents[rows], device=module.device)
+            own = torch.as_tensor(source.batch[rows], device=module.device)
+            there = batch[number].expand(len(rows))
+            fitted = [
+                totals[rows] @ module.decode_standard(latents, given).exp().cpu().numpy()
+                for given in (there, own)
+            ]
+            shares[number] *= (fitted[0] + 0.5) / (fitted[1] + 0.5)
+        if shares[number].sum() == 0:
+            shares[number] = 1.0
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def real_lengths(source: Source) -> np.ndarray:
+    """Mean squared length of the log-normalised training cells of each class."""
+    squares = np.asarray(source.log_values.multiply(source.log_values).sum(axis=1)).ravel()
+    n = len(source.labels)
+    sizes = np.maximum(np.bincount(source.codes, minlength=n), 1)
+    return np.bincount(source.codes, squares, minlength=n) / sizes
+
+
+@dataclass(frozen=True)
+class _Family:
+    """A way to begin, and what came of it."""
+
+    init: str
+    weight: float
+    start: torch.Tensor
+    groups: list[np.ndarray] | None
+
+
 def choose_candidate(
     module: SCDDModule,
     one_step: OneStep,
     source: Source,
-    counts: Any,
     *,
     codes: np.ndarray,
     conditions: torch.Tensor,
@@ -128,7 +207,9 @@ def choose_candidate(
     emission: str,
     matching: str,
     match_space: Any,
-    init: Any,
+    init: str,
+    pool_weight: float | str,
+    group_depth: bool,
     accept: str,
     n_steps: int,
     lr: float,
@@ -138,8 +219,8 @@ def choose_candidate(
 ) -> Candidate:
     """Make codes, move them, and keep what serves classifiers best.
 
-    Emissions are compared on the codes at the start; the best three then on the moved codes.
-    The moved codes are kept only if they score higher, unless ``accept="always"``.
+    Emissions are compared on the codes of each beginning, the best two then also on the codes
+    moved from there. Moved codes are kept only if they score higher, unless ``accept="always"``.
     """
     learn, judge = put_aside(source.codes, rng)
     part = replace(
@@ -148,41 +229,87 @@ def choose_candidate(
         codes=source.codes[learn],
         batch=source.batch[learn],
         log_values=source.log_values[learn],
+        counts=source.counts[learn],
     )
     batch = conditions[:, 1] if module.n_batch else None
     theta = module.log_theta.detach().exp().cpu().numpy()
     emit_seed = int(rng.integers(2**31))
-
-    correction = class_correction(module, part, counts[learn]) if calibrate else None
-
-    def judged(candidate: Candidate) -> Candidate:
-        noise = np.random.default_rng(emit_seed)
-        made = emit(candidate.emission, candidate.shares, totals, theta, codes, noise)
-        return replace(candidate, score=score(made, codes, counts[judge], source.codes[judge]))
+    correction = class_correction(module, part, part.counts) if calibrate else None
+    lengths = real_lengths(part)
+    depths = np.asarray(part.counts.sum(axis=1)).ravel()
+    unseen, truth = source.counts[judge], source.codes[judge]
 
     @torch.no_grad()
-    def generated(start: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-        latents = one_step(start, conditions)
+    def generated(family: _Family, at: torch.Tensor, optimised: bool) -> Candidate:
+        latents = one_step(at, conditions)
         shares = module.decode_standard(latents, batch).exp().cpu().numpy().astype(np.float64)
         if correction is not None:
             shares *= correction[codes]
             shares /= shares.sum(axis=1, keepdims=True)
-        return latents, shares
+        cell_totals = totals
+        if family.weight > 0:
+            groups = family.groups or nearest_groups(part, latents.cpu().numpy(), codes)
+            pooled = pooled_shares(module, part, groups, batch)
+            shares = (1 - family.weight) * shares + family.weight * pooled
+            if group_depth:
+                medians = np.array([np.median(depths[rows]) for rows in groups])
+                cell_totals = np.maximum(np.rint(medians), 1).astype(np.int64)
+        return Candidate(
+            at,
+            latents,
+            shares,
+            cell_totals,
+            Emission(),
+            family.init,
+            family.weight,
+            lengths,
+            emit_seed,
+            optimised=optimised,
+        )
 
-    start = initial_codes(module, one_step, part, codes, conditions, init, rng, generator)
-    latents, shares = generated(start)
+    def judged(candidate: Candidate, ways: tuple[Emission, ...]) -> list[Candidate]:
+        typical = expected_log(candidate.shares, candidate.totals, theta)
+        found = []
+        for how in ways:
+            made = emit(
+                how,
+                candidate.shares,
+                candidate.totals,
+                theta,
+                codes,
+                np.random.default_rng(emit_seed),
+                lengths=lengths,
+                typical=typical,
+            )
+            value = score(made, codes, unseen, truth)
+            found.append(replace(candidate, emission=how, score=value))
+        return found
+
     emissions = _emissions(emission, len(codes) / len(source.labels))
     plain = matching == "none" or n_steps == 0
+    beginnings = _beginnings(init, pool_weight)
+    if emission == "nb" or (plain and len(emissions) == 1):
+        beginnings = beginnings[:1]  # noisy cells have no use for the noise of pools
+    families = [
+        _Family(kind, weight, *begin)
+        for kind, weight in beginnings
+        for begin in [
+            initial_codes(module, one_step, part, codes, conditions, kind, rng, generator)
+        ]
+    ]
     if plain and len(emissions) == 1:
-        return Candidate(start, latents, shares, emissions[0])
-    entrants = [judged(Candidate(start, latents, shares, how)) for how in emissions]
+        return replace(generated(families[0], families[0].start, False), emission=emissions[0])
+    entrants = []
+    for family in families:
+        entrants += judged(generated(family, family.start, False), emissions)
     entrants.sort(key=_score, reverse=True)
-    if not plain:
+    optimised: list[Candidate] = []
+    for family in families if not plain else []:
         moved, _ = optimise_codes(
             module,
             one_step,
             part,
-            start,
+            family.start,
             codes,
             conditions,
             matching=matching,
@@ -192,18 +319,24 @@ def choose_candidate(
             rng=rng,
             generator=generator,
         )
-        latents, shares = generated(moved)
-        optimised = [
-            judged(Candidate(moved, latents, shares, entrant.emission, optimised=True))
-            for entrant in entrants[:_FINALISTS]
-        ]
-        entrants = optimised if accept == "always" else entrants + optimised
+        finalists = [one.emission for one in entrants if one.init == family.init][:_FINALISTS]
+        optimised += judged(generated(family, moved, True), tuple(finalists))
+    entrants = optimised if accept == "always" and not plain else entrants + optimised
     # of equal scores the first: what is simpler
     best = max(entrants, key=_score)
     names = {
-        f"{'moved' if one.optimised else 'start'}: {one.emission}": _score(one) for one in entrants
+        f"{'moved' if one.optimised else 'start'}, {one.init}: {one.emission}": _score(one)
+        for one in entrants
     }
     return replace(best, scores=names)
+
+
+def _beginnings(init: str, pool_weight: float | str) -> list[tuple[str, float]]:
+    """Which beginnings to compare, with the weight of the pools in the profiles."""
+    if init == "auto":
+        weights = (0.0, AUTO_POOL) if pool_weight == "auto" else (pool_weight, pool_weight)
+        return list(zip(("kmeans", "pools"), map(float, weights), strict=True))
+    return [(init, 0.0 if pool_weight == "auto" else float(pool_weight))]
 
 
 def _score(candidate: Candidate) -> float:
@@ -212,8 +345,11 @@ def _score(candidate: Candidate) -> float:
 
 
 def _emissions(name: str, per_class: float) -> tuple[Emission, ...]:
+    several = EMISSIONS_OF_MORE if per_class >= _SOME_CELLS else EMISSIONS_OF_FEW
     if name == "auto":
-        return EMISSIONS + ((Emission("half"),) if per_class >= _MANY_CELLS else ())
-    if name == "typical":
-        return tuple(one for one in EMISSIONS if one.name == "typical")
+        return several + ((Emission("half"),) if per_class >= _MANY_CELLS else ())
+    if name == "mixed":
+        return tuple(one for one in EMISSIONS_OF_MORE if one.name == name)
+    if name in ("typical", "level"):
+        return tuple(one for one in several if one.name == name)
     return (Emission(name),)

@@ -148,7 +148,12 @@ def _perceptron(
             torch.nn.Dropout(0.3),
             torch.nn.Linear(64, n_classes),
         )
-        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-4)
+        optimizer = torch.optim.Adam(
+            net.parameters(),
+            lr=1e-3,
+            weight_decay=1e-4,
+            fused=True,  # half the time
+        )
         target = torch.as_tensor(y)
         whole = torch.as_tensor(x.toarray()) if n_cells <= batch else None
         for _ in range(steps):

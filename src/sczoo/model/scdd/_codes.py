@@ -21,18 +21,29 @@ from sczoo.model.scdd._matching import (
     shell_loss,
     trajectory_loss,
 )
+from sczoo.model.scdd._selection import principal_components
 from sczoo.model.scdd._subsets import kmeans_clusters, merge_small_clusters
 
 if TYPE_CHECKING:
     from sczoo.model.scdd._flow_map import OneStep
     from sczoo.model.scdd._module import SCDDModule
 
-__all__ = ["CodeInit", "MatchSpace", "Source", "initial_codes", "optimise_codes", "profiles"]
+__all__ = [
+    "SMALLEST_GROUP",
+    "CodeInit",
+    "MatchSpace",
+    "Source",
+    "cell_groups",
+    "initial_codes",
+    "nearest_groups",
+    "optimise_codes",
+    "profiles",
+]
 
-CodeInit = Literal["kmeans", "real", "random"]
+CodeInit = Literal["auto", "kmeans", "pools", "real", "random"]
 MatchSpace = Literal["recon", "latent", "raw"]
 _SHELL_WEIGHT = 0.05
-_SMALLEST_CLUSTER = 5
+SMALLEST_GROUP = 5
 _GRADIENT_WEIGHT = 0.1
 _DESCENT_RATE = 0.05
 _EXPERT_STEPS = 15
@@ -54,6 +65,8 @@ class Source:
         Log-normalised counts, CSR; read by ``match_space="raw"`` alone.
     labels
         The module's own code of each class in use, ``(n_classes,)``.
+    counts
+        Counts, CSR.
     """
 
     latents: np.ndarray
@@ -61,6 +74,7 @@ class Source:
     batch: np.ndarray
     log_values: Any
     labels: np.ndarray
+    counts: Any
 
 
 def initial_codes(
@@ -69,14 +83,16 @@ def initial_codes(
     source: Source,
     codes: np.ndarray,
     conditions: torch.Tensor,
-    init: CodeInit,
+    init: str,
     rng: np.random.Generator,
     generator: torch.Generator,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, list[np.ndarray] | None]:
     """Choose where the codes begin.
 
-    ``"kmeans"``: the codes of the k-means centres of each class. ``"real"``: of cells drawn from
-    it. ``"random"``: Gaussian noise.
+    ``"kmeans"``: the codes of the centres of groups of each class, found by k-means in the latent
+    space. ``"pools"``: the same with groups found in principal components of the log-normalised
+    counts, as a pseudobulk has them. ``"real"``: of cells drawn from the class. ``"random"``:
+    Gaussian noise.
 
     Parameters
     ----------
@@ -89,52 +105,88 @@ def initial_codes(
     conditions
         The same as the generator reads them, with batches.
     init
-        Which of the three.
+        Which of the four.
     rng, generator
         Sources of random numbers.
+
+    Returns
+    -------
+    The codes, and rows of the training cells that each stands for; ``None`` where codes do not
+    begin at groups.
     """
     device = module.latent_mean.device
     if init == "random":
-        return torch.randn(len(codes), module.n_latent, generator=generator).to(device)
+        noise = torch.randn(len(codes), module.n_latent, generator=generator)
+        return noise.to(device), None
+    points = source.latents
+    if init == "pools":
+        points = principal_components(source.counts)
     targets = np.zeros((len(codes), module.n_latent), dtype=np.float32)
+    groups: list[np.ndarray] = [np.zeros(0, dtype=np.int64)] * len(codes)
     for code in np.unique(codes):
         ours = np.flatnonzero(codes == code)
-        cells = source.latents[source.codes == code]
-        targets[ours] = (
-            _centres(cells, len(ours), rng)
-            if init == "kmeans"
-            else cells[rng.choice(len(cells), len(ours), replace=len(cells) < len(ours))]
-        )
+        rows = np.flatnonzero(source.codes == code)
+        if init == "real":
+            chosen = rng.choice(rows, len(ours), replace=len(rows) < len(ours))
+            targets[ours] = source.latents[chosen]
+            continue
+        for place, members in zip(ours, cell_groups(points[rows], len(ours), rng), strict=True):
+            groups[place] = rows[members]
+            targets[place] = source.latents[rows[members]].mean(axis=0)
     wanted = torch.as_tensor(targets, device=device)
-    return codes_for(one_step, module.denoiser, wanted, conditions, generator)
+    start = codes_for(one_step, module.denoiser, wanted, conditions, generator)
+    return start, None if init == "real" else groups
 
 
-def _centres(cells: np.ndarray, n_centres: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres of clusters that are all large enough to stand for more than a few outliers.
+def cell_groups(points: np.ndarray, n_groups: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Group points so that every group stands for more than a few outliers.
 
-    K-means clusters of fewer than five cells are joined to the nearest; the largest are split
-    until there are enough. Where cells are too few for that, means of random halves of the class
-    fill up: a centre that is a single cell would be that patient's cell.
+    K-means clusters of fewer than five points are joined to the nearest; the largest are split
+    until there are enough. Where points are too few for that, random halves fill up: a group of
+    one would be that patient's cell.
+
+    Returns
+    -------
+    Rows of each group; of at least five points wherever there are so many.
     """
-    clusters = kmeans_clusters(cells, min(n_centres, max(1, len(cells) // 2)), rng)
-    clusters = merge_small_clusters(cells, clusters, min(_SMALLEST_CLUSTER, len(cells)))
-    while len(np.unique(clusters)) < n_centres:
+    n = len(points)
+    clusters = kmeans_clusters(points, min(n_groups, max(1, n // 2)), rng)
+    clusters = merge_small_clusters(points, clusters, min(SMALLEST_GROUP, n))
+    while len(np.unique(clusters)) < n_groups:
         names, sizes = np.unique(clusters, return_counts=True)
         members = np.flatnonzero(clusters == names[int(np.argmax(sizes))])
-        halves = kmeans_clusters(cells[members], 2, rng)
-        if min(halves.sum(), (1 - halves).sum()) < _SMALLEST_CLUSTER:
+        halves = kmeans_clusters(points[members], 2, rng)
+        if min(halves.sum(), (1 - halves).sum()) < SMALLEST_GROUP:
             # along the direction in which the cluster is longest
-            centred = cells[members] - cells[members].mean(axis=0)
+            centred = points[members] - points[members].mean(axis=0)
             along = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
             halves = (along > np.median(along)).astype(np.int64)
-        if min(halves.sum(), (1 - halves).sum()) < _SMALLEST_CLUSTER:
+        if min(halves.sum(), (1 - halves).sum()) < SMALLEST_GROUP:
             break
         clusters[members[halves == 1]] = names.max() + 1
-    centres = [cells[clusters == c].mean(axis=0) for c in np.unique(clusters)]
-    while len(centres) < n_centres:
-        half = rng.choice(len(cells), max(1, (len(cells) + 1) // 2), replace=False)
-        centres.append(cells[half].mean(axis=0))
-    return np.array(centres[:n_centres])
+    groups = [np.flatnonzero(clusters == name) for name in np.unique(clusters)]
+    size = min(n, max(SMALLEST_GROUP, (n + 1) // 2))
+    while len(groups) < n_groups:
+        groups.append(np.sort(rng.choice(n, size, replace=False)))
+    return groups[:n_groups]
+
+
+def nearest_groups(source: Source, latents: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
+    """Rows of the training cells that are nearest to each synthetic cell of their class.
+
+    At least five, wherever the class has so many; then a cell can be near to two.
+    """
+    groups: list[np.ndarray] = [np.zeros(0, dtype=np.int64)] * len(codes)
+    for code in np.unique(codes):
+        ours, rows = np.flatnonzero(codes == code), np.flatnonzero(source.codes == code)
+        distance = ((source.latents[rows][:, None] - latents[ours][None]) ** 2).sum(axis=2)
+        nearest = distance.argmin(axis=1)
+        for place, one in enumerate(ours):
+            members = np.flatnonzero(nearest == place)
+            if len(members) < SMALLEST_GROUP:
+                members = np.argsort(distance[:, place], kind="stable")[:SMALLEST_GROUP]
+            groups[one] = np.sort(rows[members])
+    return groups
 
 
 def profiles(

@@ -49,7 +49,8 @@ class DistilMixin:
         class_shares: ClassShares = "balanced",
         matching: Matching = "dm+krr",
         match_space: MatchSpace = "recon",
-        init: CodeInit = "kmeans",
+        init: CodeInit = "auto",
+        pool_weight: float | Literal["auto"] = "auto",
         emission: EmissionName = "auto",
         library: Literal["quantile", "median"] = "quantile",
         accept: Literal["validation", "always"] = "validation",
@@ -87,16 +88,26 @@ class DistilMixin:
             Where synthetic and real cells are compared: ``"recon"`` (both as the decoder shows
             them), ``"latent"``, or ``"raw"`` (real cells as they are; for comparison only).
         init
-            Where the codes begin: ``"kmeans"`` (centres of each class), ``"real"`` (cells drawn
-            from it) or ``"random"``.
+            Where the codes begin: ``"kmeans"`` (centres of groups of at least five cells, found
+            in the latent space), ``"pools"`` (the same, found in principal components of the
+            counts, as a pseudobulk has them), ``"real"`` (cells drawn from the class) or
+            ``"random"``. ``"auto"`` compares the first two.
+        pool_weight
+            Weight of the pooled counts of the group in the profile of a cell, the rest being the
+            generator's: 0 to 1. The generator's profiles are means, which differ less than they
+            should; those of pools carry noise. ``"auto"``: 0, but 0.5 for the ``"pools"`` that
+            ``init="auto"`` compares.
         emission
             ``"mode"``: ideal cells without noise. ``"typical"``: the genes that a typical cell
-            shows, at their expected expression. ``"nb"``: cells as noisy as real ones, for
+            shows, at their expected expression. ``"level"``: the same, each class as loud as its
+            real cells. ``"mixed"``: every second cell ``"typical"``, the others as sparse as real
+            ones. ``"nb"``: cells as noisy as real ones, for
             clustering, integration and augmentation. ``"half"``: half of both. ``"auto"``: what
             classifiers learn most from.
         library
             Depth of the cells: spread over the ``"quantile"`` of the class's library sizes, or
-            all at their ``"median"``.
+            all at their ``"median"``. Cells with pooled counts have, by ``"quantile"``, the
+            median of their group.
         accept
             ``"validation"``: the moved codes are taken only if classifiers learn more from them
             than from those at the start. ``"always"``: without asking.
@@ -148,6 +159,7 @@ class DistilMixin:
         )
         check_matching(matching)
         check_emission(emission)
+        _check_weight(pool_weight)
         one_step = self._one_step(guidance)
         if n_steps is not None:
             whole_number("n_steps", n_steps, 0)
@@ -180,7 +192,6 @@ class DistilMixin:
                 self.module,
                 one_step,
                 source,
-                counts,
                 codes=codes,
                 conditions=self._conditions(labels[codes], batch),
                 totals=totals,
@@ -188,6 +199,8 @@ class DistilMixin:
                 matching=matching,
                 match_space=match_space,
                 init=init,
+                pool_weight=pool_weight,
+                group_depth=library == "quantile",
                 accept=accept,
                 n_steps=200 if n_steps is None else int(n_steps),
                 lr=lr,
@@ -201,7 +214,6 @@ class DistilMixin:
             "seed": int(seed),
             "matching": matching,
             "match_space": match_space,
-            "init": init,
             "generator": self._generator_kind,
             "guidance": float(guidance),
             "library": library,
@@ -216,7 +228,14 @@ class DistilMixin:
             self.adata.obs.iloc[rows], source.codes, codes, tuple(metadata_keys), rng
         )
         return self._assemble(
-            best, codes, labels, batch, totals, record, columns=columns, source=counts, rng=rng
+            best,
+            codes,
+            labels,
+            batch,
+            record,
+            columns=columns,
+            source=counts,
+            rng=rng,
         )
 
     # --- parts --------------------------------------------------------------------------------
@@ -286,6 +305,7 @@ class DistilMixin:
             self._codes_of(REGISTRY_KEYS.BATCH_KEY)[rows],
             log_normalise(counts),
             labels,
+            counts,
         )
 
     def _allot_batches(
@@ -328,7 +348,6 @@ class DistilMixin:
         codes: np.ndarray,
         labels: np.ndarray,
         batch: np.ndarray | None,
-        totals: np.ndarray,
         record: Mapping[str, Any],
         *,
         columns: Mapping[str, Any] | None = None,
@@ -340,13 +359,15 @@ class DistilMixin:
         shares = best.shares
         theta = module.log_theta.exp().cpu().numpy()
         made = {
-            name: emit(how, shares, totals, theta, codes, rng)
-            for name, how in (
-                ("counts_mode", Emission("mode")),
-                ("counts_nb", Emission("nb")),
-                ("counts", best.emission),
+            name: emit(
+                Emission(name.removeprefix("counts_")), shares, best.totals, theta, codes, rng
             )
+            for name in ("counts_mode", "counts_nb")
         }
+        noise = rng if best.noise_seed is None else np.random.default_rng(best.noise_seed)
+        made["counts"] = emit(
+            best.emission, shares, best.totals, theta, codes, noise, lengths=best.lengths
+        )
         again = {name: draw_copies_again(counts, source) for name, counts in made.items()}
         if best.emission.name in ("mode", "nb") and best.emission.depth == 1.0:
             again["counts"] = again[f"counts_{best.emission.name}"]
@@ -392,6 +413,14 @@ class DistilMixin:
         found = self.provenance_
         keys = ("seed", "data_sha256", "genes_sha256", "n_cells")
         return {key: found[key] for key in keys if key in found}
+
+
+def _check_weight(pool_weight: Any) -> None:
+    if isinstance(pool_weight, str) and pool_weight == "auto":
+        return
+    number = isinstance(pool_weight, int | float | np.number)
+    if not number or isinstance(pool_weight, bool) or not 0 <= pool_weight <= 1:
+        raise InputError(f"pool_weight={pool_weight!r}: it must be 'auto' or lie from 0 to 1.")
 
 
 def check_choices(**given: tuple[Any, tuple[Any, ...]]) -> None:

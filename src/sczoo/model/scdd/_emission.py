@@ -12,18 +12,23 @@ from sczoo.errors import InputError
 from sczoo.model.scdd._counts import largest_remainder
 
 __all__ = [
-    "EMISSIONS",
+    "EMISSIONS_OF_FEW",
+    "EMISSIONS_OF_MORE",
     "Emission",
     "EmissionName",
     "check_emission",
+    "deal_out",
     "draw_counts",
     "emit",
     "expected_log",
 ]
 
-EmissionName = Literal["auto", "typical", "mode", "nb", "half"]
+EmissionName = Literal["auto", "typical", "level", "mixed", "mode", "nb", "half"]
 _TERMS = 60
 _LARGE_MEAN = 15.0
+# "level": numbers of genes that are tried, relative to "typical", and the fewest counts of a cell
+_GENE_FACTORS = np.geomspace(1 / 3, 3, 25)
+_FEWEST_COUNTS = 2000
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,15 @@ class Emission:
         ``"mode"``: largest remainders of :math:`\ell\rho`, an ideal cell without noise.
         ``"typical"``: the genes that a typical cell of this depth shows, in proportion to their
         expected log-normalised expression; genes below the threshold are silent, as they are in
-        most single cells. ``"nb"``: a draw from the model, as noisy as a real cell. ``"half"``:
-        half of the cells by ``"mode"``, half by ``"nb"``.
+        most single cells. ``"level"``: the same with more or fewer genes, so that the squared
+        lengths of the log-normalised cells stand to each other as those of real cells of their
+        classes: a linear classifier that sees one cell per class prefers the longest.
+        ``"mixed"``: every second cell of a class by ``"typical"``, the others at the depth of
+        real cells with counts dealt out over the class, see :func:`deal_out`. ``"nb"``: a draw
+        from the model, as noisy as a real cell. ``"half"``: half of the cells by ``"mode"``, half
+        by ``"nb"``.
     threshold
-        Of ``"typical"``, in log-normalised units.
+        Of ``"typical"``, ``"level"`` and ``"mixed"``, in log-normalised units.
     depth
         Library sizes are multiplied by this; deeper cells round less.
     """
@@ -52,15 +62,23 @@ class Emission:
         return f"{self.name}(threshold={self.threshold:g}, depth={self.depth:g})"
 
 
-# What emission="auto" chooses from, by what classifiers learn from the cells.
-EMISSIONS = (
+# What emission="auto" chooses from, by what classifiers learn from the cells: where there are few
+# cells in a class, and where there are more.
+EMISSIONS_OF_FEW = (
     Emission("mode"),
-    Emission("mode", depth=2.0),
+    Emission("typical", 0.45, 5.0),
+    Emission("typical", 0.6, 5.0),
+    Emission("typical", 1.1, 5.0),
+    Emission("level", 0.45, 5.0),
+    Emission("level", 0.6, 5.0),
+)
+EMISSIONS_OF_MORE = (
+    Emission("mode"),
     Emission("typical", 0.3, 5.0),
     Emission("typical", 0.45, 5.0),
     Emission("typical", 0.6, 5.0),
-    Emission("typical", 0.8, 5.0),
-    Emission("typical", 1.1, 5.0),
+    Emission("level", 0.45, 5.0),
+    Emission("mixed", 0.6, 5.0),
 )
 
 
@@ -117,6 +135,60 @@ def draw_counts(
     return counts.astype(np.int64)
 
 
+def deal_out(
+    shares: np.ndarray, totals: np.ndarray, codes: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    r"""Round so that the sums over each class are right to within one count per gene.
+
+    A gene that is expected 0.3 times in each of ten cells gets one count in three of them, where
+    rounding cell by cell would give none or ten: :math:`n_{jg} = \lfloor S_{jg} + u_g\rfloor -
+    \lfloor S_{j-1,g} + u_g\rfloor` with :math:`S_{jg}` the sum of the expectations of the first
+    :math:`j` cells and one uniform :math:`u_g` for each gene. Cells differ as real ones do in
+    what they show, and the class's mean has no noise.
+
+    Parameters
+    ----------
+    shares, totals, codes, rng
+        As of :func:`emit`. Depths are met on average.
+    """
+    expected = np.asarray(shares, dtype=np.float64) * np.asarray(totals)[:, None]
+    counts = np.zeros(expected.shape, dtype=np.int64)
+    for code in np.unique(codes):
+        rows = rng.permutation(np.flatnonzero(codes == code))
+        edges = np.cumsum(expected[rows], axis=0) + rng.random(expected.shape[1])
+        steps = np.floor(edges).astype(np.int64)
+        counts[rows] = np.diff(steps, axis=0, prepend=np.zeros((1, steps.shape[1]), np.int64))
+    empty = np.flatnonzero(counts.sum(axis=1) == 0)
+    counts[empty, np.argmax(shares[empty], axis=1)] = 1
+    return counts
+
+
+def _level_weights(
+    typical: np.ndarray, threshold: float, codes: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """Weights of the genes of ``"level"``; `lengths` are those of real cells of each class."""
+    weights = np.expm1(typical)
+    rank = np.empty_like(typical, dtype=np.int64)
+    order = np.argsort(-typical, axis=1, kind="stable")
+    np.put_along_axis(rank, order, np.arange(typical.shape[1])[None, :], axis=1)
+    usual = np.maximum((typical >= threshold).sum(axis=1), 1)
+
+    def shown(n_genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = np.where(rank < n_genes[:, None], weights, 0.0)
+        found /= np.maximum(found.sum(axis=1, keepdims=True), 1e-12)
+        return found, (np.log1p(TARGET_TOTAL * found) ** 2).sum(axis=1)
+
+    _, length = shown(usual)
+    goal = float(np.median(length / lengths[codes])) * lengths[codes]
+    best, miss = np.zeros_like(weights), np.full(len(codes), np.inf)
+    for factor in _GENE_FACTORS:
+        n_genes = np.clip(np.rint(usual * factor), 1, typical.shape[1]).astype(np.int64)
+        found, length = shown(n_genes)
+        closer = np.abs(length - goal) < miss
+        best[closer], miss[closer] = found[closer], np.abs(length - goal)[closer]
+    return best
+
+
 def emit(
     emission: Emission,
     shares: np.ndarray,
@@ -124,6 +196,9 @@ def emit(
     theta: np.ndarray,
     codes: np.ndarray,
     rng: np.random.Generator,
+    *,
+    lengths: np.ndarray | None = None,
+    typical: np.ndarray | None = None,
 ) -> np.ndarray:
     """Turn profiles into whole counts.
 
@@ -138,9 +213,14 @@ def emit(
     theta
         Inverse dispersions, ``(n_genes,)``.
     codes
-        Class of each cell; ``"half"`` divides each class.
+        Class of each cell; ``"half"`` and ``"mixed"`` divide each class.
     rng
         Source of draws.
+    lengths
+        Mean squared length of the log-normalised real cells of each class, ``(n_classes,)``, for
+        ``"level"``; classes are alike by default.
+    typical
+        Result of :func:`expected_log`, where it is known already.
     """
     depth = np.maximum(np.rint(totals * emission.depth), 1).astype(np.int64)
     if emission.name == "nb":
@@ -154,8 +234,20 @@ def emit(
         return counts
     if emission.name == "mode":
         return largest_remainder(shares, depth)
-    typical = expected_log(shares, totals, theta)
-    weights = np.where(typical >= emission.threshold, np.expm1(typical), 0.0)
+    if typical is None:
+        typical = expected_log(shares, totals, theta)
+    if emission.name == "level":
+        known = np.ones(int(codes.max()) + 1) if lengths is None else np.maximum(lengths, 1e-8)
+        weights = _level_weights(typical, emission.threshold, codes, known)
+        depth = np.maximum(depth, _FEWEST_COUNTS)
+    else:
+        weights = np.where(typical >= emission.threshold, np.expm1(typical), 0.0)
     silent = weights.sum(axis=1) <= 0
     weights[silent] = shares[silent]
-    return largest_remainder(weights, depth)
+    counts = largest_remainder(weights, depth)
+    if emission.name == "mixed":
+        for code in np.unique(codes):
+            rows = np.flatnonzero(codes == code)[1::2]
+            if len(rows):
+                counts[rows] = deal_out(shares[rows], totals[rows], codes[rows], rng)
+    return counts

@@ -101,7 +101,7 @@ class GenerateMixin:
             "mode": Emission("mode"),
             "typical": Emission("typical", 0.6, 5.0),
         }[emission]
-        best = Candidate(start, latents, shares, chosen)
+        best = Candidate(start, latents, shares, totals, chosen)
         record = {
             "kind": "generation",
             "method": "scdd",
@@ -111,4 +111,4 @@ class GenerateMixin:
             "guidance": float(guidance),
             **best.record(),
         }
-        return self._assemble(best, codes, labels_in_use, batch, totals, record, rng=rng)
+        return self._assemble(best, codes, labels_in_use, batch, record, rng=rng)
