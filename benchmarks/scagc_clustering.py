@@ -18,8 +18,9 @@ import scvi
 from _measure import QUIET, RESULTS, Results, cost, labelled
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-# Scales of the graph were chosen on the first four. The next four were looked at while routes were
-# compared; only the last two are untouched.
+# Scales of the graph were chosen on the first four; how centres start, on worm_neuron,
+# mouse_bladder and cbmc_cite. Four more were looked at while routes were compared; only the last
+# two are untouched.
 TUNED = ("worm_neuron", "mouse_bladder", "pbmc_facs_zheng", "pbmc4k_10x")
 FURTHER = ("baron_mouse", "cbmc_cite", "pbmc3k", "kang_ifnb", "zeisel_3005_200g", "baron_human")
 METHODS = (

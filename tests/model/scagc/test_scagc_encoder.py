@@ -58,6 +58,37 @@ def test_known_powers_give_the_same(graph):
     torch.testing.assert_close(conv.of_smoothed([x, dense @ x, dense @ dense @ x]), expected)
 
 
+@pytest.mark.parametrize("n_hops", [1, 2, 3])
+def test_a_minibatch_computes_only_what_its_seeds_need(n_hops):
+    """Seeds 0-3, their neighbours 4-8, beyond 9-19; edges end in the first two."""
+    from sczoo.model.scagc._sampling import Subgraph
+
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(low, high, n):
+        return torch.randint(low, high, (n,), generator=generator)
+
+    source = torch.cat([drawn(0, 9, 12), drawn(0, 20, 25)])
+    target = torch.cat([drawn(0, 4, 12), drawn(4, 9, 25)])
+    weight = torch.rand(37, generator=generator, dtype=torch.float64)
+    around = Subgraph(torch.zeros(16, 7), torch.stack([source, target]), weight[12:], None, 5)
+    conv = TopologyAdaptiveConv(7, 3, n_hops).double()
+    x = torch.randn(20, 7, generator=generator, dtype=torch.float64)
+    gradients = []
+    for part in (False, True):
+        seeds = x[:4].clone().requires_grad_(True)
+        if part:
+            arguments = (around.wanted(4, n_hops), x[4:])
+            out = conv(seeds, around.edge_index, weight, *arguments)
+        else:
+            out = conv(torch.cat([seeds, x[4:]]), around.edge_index, weight)[:4]
+        conv.zero_grad()
+        out.square().sum().backward()
+        gradients.append([out, seeds.grad, *(p.grad.clone() for p in conv.parameters())])
+    for whole, needed in zip(*gradients, strict=True):
+        torch.testing.assert_close(needed, whole)
+
+
 def test_the_published_layer_sees_one_hop(graph):
     torch.manual_seed(1)
     layer = OneHopConv(9, 4).double()

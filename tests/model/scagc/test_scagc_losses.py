@@ -142,3 +142,28 @@ def test_more_clusters_than_cells_is_refused():
     z = np.zeros((4, 2), dtype=np.float32)
     with pytest.raises(TooFewCellsError, match="5 clusters"):
         initial_partition(z, sparse.csr_matrix((4, 4)), 5, seed=0)
+
+
+def test_the_first_partition_is_a_fixed_point_of_kmeans_from_wards_groups():
+    from scipy import sparse
+    from scipy.cluster.hierarchy import fcluster, ward
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    z = np.random.default_rng(0).normal(size=(150, 4)).astype(np.float32)
+    groups = fcluster(ward(z), 6, "maxclust")
+    start = np.stack([z[groups == group].mean(axis=0) for group in range(1, 7)])
+    expected = KMeans(6, init=start, n_init=1).fit_predict(z)
+    for seed in (0, 1):
+        found = initial_partition(z, sparse.csr_matrix((150, 150)), 6, seed=seed)
+        assert adjusted_rand_score(found, expected) == 1.0
+
+
+def test_many_cells_are_partitioned_from_a_draw_of_them():
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    kind = rng.choice(4, size=6_000, p=[0.7, 0.2, 0.07, 0.03])
+    z = (rng.normal(size=(6_000, 3)) + 20 * kind[:, None]).astype(np.float32)
+    found = initial_partition(z, sparse.csr_matrix((6_000, 6_000)), 4, seed=0)
+    np.testing.assert_array_equal(found, by_size(kind))

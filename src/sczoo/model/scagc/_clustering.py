@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _MANY_CELLS = 50_000
+_MOST_MERGED = 4_000
 _FLOOR = 1e-7
 _ROUNDING = 1e-4
 
@@ -61,7 +62,8 @@ def initial_partition(
     graph
         The learned graph, cells x cells.
     n_clusters
-        Number of clusters; ``None`` takes what Leiden finds on the graph.
+        Number of clusters, found by k-means from the means of Ward's groups; ``None`` takes what
+        Leiden finds on the graph.
     seed
         Seed.
 
@@ -81,12 +83,27 @@ def initial_partition(
         return np.zeros(len(z), dtype=np.int64)
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
-    many = len(z) > _MANY_CELLS
-    kind = MiniBatchKMeans if many else KMeans
+    kind = MiniBatchKMeans if len(z) > _MANY_CELLS else KMeans
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct cells than clusters: handled later
-        found = kind(n_clusters, n_init=3 if many else 20, random_state=seed % 2**32)
+        start = _ward_means(z, n_clusters, seed=seed)
+        found = kind(n_clusters, init=start, n_init=1, random_state=seed % 2**32)
         return by_size(found.fit_predict(z))
+
+
+def _ward_means(z: NDArray[np.float32], n_clusters: int, *, seed: int) -> NDArray[np.float32]:
+    """Means of the groups that Ward's criterion merges, of at most 4,000 cells.
+
+    Merging from below follows gaps between groups; the best of twenty random starts, which has
+    less variance within, agreed less with known types (user guide, "What was tried").
+    """
+    from sklearn.cluster import AgglomerativeClustering
+
+    most = max(_MOST_MERGED, n_clusters)
+    if len(z) > most:
+        z = z[np.sort(np.random.default_rng(seed).choice(len(z), most, replace=False))]
+    merged = AgglomerativeClustering(n_clusters, linkage="ward").fit_predict(z)
+    return centres_of(z, merged, n_clusters)
 
 
 def _all_equal(z: NDArray[np.float32]) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 from torch_geometric.nn import MessagePassing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["OneHopConv", "TopologyAdaptiveConv"]
 
@@ -40,7 +40,12 @@ class TopologyAdaptiveConv(MessagePassing):
             nn.init.xavier_uniform_(cast("nn.Linear", lin).weight)
 
     def forward(
-        self, x: torch.Tensor, edge_index: torch.Tensor, edge_weight: torch.Tensor
+        self,
+        x: torch.Tensor,
+        edge_index: torch.Tensor,
+        edge_weight: torch.Tensor,
+        wanted: Sequence[tuple[int, int]] | None = None,
+        others: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Convolve.
 
@@ -52,10 +57,34 @@ class TopologyAdaptiveConv(MessagePassing):
             Source and target of each edge, 2 x edges.
         edge_weight
             Weight of each edge.
+        wanted
+            For each hop, the first for the result itself: how many leading nodes are wanted, and
+            how many leading edges end in them. All by default.
+        others
+            More nodes, after those of `x`, that want no gradient.
+
+        Returns
+        -------
+        Wanted nodes x outputs.
         """
-        out = self.lins[self.n_hops](x)
+        n_nodes = len(x) if others is None else len(x) + len(others)
+
+        def own(hop: int, nodes: int) -> torch.Tensor:
+            lin = self.lins[hop]
+            if others is None or nodes <= len(x):
+                return lin(x[:nodes])
+            return torch.cat([lin(x), lin(others[: nodes - len(x)])])
+
+        out = own(self.n_hops, n_nodes)
         for hop in range(self.n_hops - 1, -1, -1):
-            out = self.lins[hop](x) + self.propagate(edge_index, x=out, edge_weight=edge_weight)
+            nodes, edges = (n_nodes, edge_index.shape[1]) if wanted is None else wanted[hop]
+            received = self.propagate(
+                edge_index[:, :edges],
+                x=out,
+                edge_weight=edge_weight[:edges],
+                size=(len(out), nodes),
+            )
+            out = own(hop, nodes) + received
         return out + self.bias
 
     def message(self, x_j: torch.Tensor, edge_weight: torch.Tensor) -> torch.Tensor:

@@ -176,9 +176,10 @@ class SCAGCModule(AttachingModule):
     ) -> torch.Tensor:
         """Convolve the cells of a minibatch with what is remembered of their surroundings."""
         assert seed_weight is not None
-        features = self._disturbed(torch.cat([hidden, around.features]))
         weight = torch.cat([seed_weight, around.far_weight])
-        return self.conv(features, around.edge_index, weight)[: len(hidden)]
+        wanted = around.wanted(len(hidden), self.n_hops)
+        own, others = self._disturbed(hidden), self._disturbed(around.features)
+        return self.conv(own, around.edge_index, weight, wanted, others)
 
     def draw_edges(
         self, z: torch.Tensor, candidates: Candidates, temperature: float

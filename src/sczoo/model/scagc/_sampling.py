@@ -31,12 +31,16 @@ class Subgraph:
     seed_weight
         Weights of those that do; ``None`` where the edges were drawn and the weights are not
         remembered.
+    n_near
+        How many of the other nodes, the first of them, are neighbours of seeds; edges end in
+        seeds and in these alone.
     """
 
     features: torch.Tensor
     edge_index: torch.Tensor
     far_weight: torch.Tensor
     seed_weight: torch.Tensor | None
+    n_near: int
 
     def to(self, device: torch.device) -> Subgraph:
         """Move to a device."""
@@ -46,7 +50,16 @@ class Subgraph:
             self.edge_index.to(device),
             self.far_weight.to(device),
             weight,
+            self.n_near,
         )
+
+    def wanted(self, n_seeds: int, n_hops: int) -> list[tuple[int, int]]:
+        """Leading nodes and edges that each hop of a convolution of the seeds needs."""
+        n_edges = self.edge_index.shape[1]
+        first = (n_seeds, n_edges - len(self.far_weight))
+        near = (n_seeds + self.n_near, n_edges)
+        everything = (n_seeds + len(self.features), n_edges)
+        return [first, near, *[everything] * n_hops][:n_hops]
 
 
 @dataclass
@@ -146,4 +159,5 @@ class Surroundings:
             ),
             far_weight=far_weight,
             seed_weight=weight,
+            n_near=len(near),
         )
