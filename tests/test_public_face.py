@@ -118,9 +118,12 @@ def test_private_names_of_scvi_are_touched_in_one_place():
 
 
 def test_nothing_unpickles():
-    # the battery patches pickle's functions to prove that models do not call them
+    # the battery patches pickle's functions to prove that models do not call them, and the
+    # converter of scvi-tools' models reads a pickle on the caller's word
+    converter = SOURCE / "hub" / "_from_scvi.py"
+    assert converter.read_text().count("torch.load(") == 1
     paths = [path for path in SOURCE.rglob("*.py") if path.parent.name != "testing"]
-    for path in paths:
+    for path in set(paths) - {converter}:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 assert not {a.name for a in node.names} & {"pickle", "dill", "joblib", "shelve"}

@@ -73,6 +73,13 @@ class TrainingMixin:
             distributed_sampler="ddp" in str(trainer_kwargs.get("strategy", "")),
             **dict(datasplitter_kwargs or {}),
         )
+        arguments = {
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "train_size": train_size,
+            "early_stopping": early_stopping,
+            "plan_kwargs": dict(plan_kwargs or {}),
+        }
         cpu, wall = time.process_time(), time.perf_counter()
         with isolated_random_state(seed):
             plan = (plan_cls or model._training_plan_cls)(model.module, **dict(plan_kwargs or {}))
@@ -97,19 +104,14 @@ class TrainingMixin:
                 # Lightning counts steps of optimisers; a method without one counts its own
                 if runner.trainer.global_step > 0 or getattr(plan, "n_passes", 0) > 0:
                     model.is_trained_ = True
-                    self._record_run(seed, time.process_time() - cpu, runner.trainer, False)
+                    self._record_run(
+                        seed, time.process_time() - cpu, runner.trainer, False, arguments
+                    )
                     logger.warning("Training was interrupted: the model keeps its last weights.")
                 raise KeyboardInterrupt from stop
             finally:
                 model.is_trained_ = model.is_trained_ or was_trained
                 model.module.eval()
-        arguments = {
-            "max_epochs": max_epochs,
-            "batch_size": batch_size,
-            "train_size": train_size,
-            "early_stopping": early_stopping,
-            "plan_kwargs": dict(plan_kwargs or {}),
-        }
         self._record_run(seed, time.process_time() - cpu, runner.trainer, True, arguments)
         logger.info("Trained in %.1f s.", time.perf_counter() - wall)
 
@@ -138,12 +140,18 @@ class TrainingMixin:
         }
         if model.adata is None:
             return
-        source = model._expression(model.adata)
         rows = model.train_indices_
         rows = None if rows is None else np.sort(np.asarray(rows))
+        source = model._expression(model.adata)
         n_cells = source.n_obs if rows is None else len(rows)
         model.provenance_["n_cells"] = int(n_cells)
         model.provenance_["data_sha256"] = fingerprint(source, model._layer, rows)
+        self._describe_data(seed, rows)
+
+    def _describe_data(self, seed: int, rows: np.ndarray | None) -> None:
+        """Sum up the attached data in :attr:`domain`: aggregates only."""
+        model: Any = self
+        source = model._expression(model.adata)
         scan = scan_matrix(source, model._layer, allow_missing=model._allow_missing)
         model.domain = {
             "quantiles": list(_QUANTILES),

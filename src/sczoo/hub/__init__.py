@@ -21,6 +21,7 @@ _EXPORTS = {
     "card_text": "_card",
     "create_signing_key": "_signing",
     "deprecate": "_store",
+    "from_scvi": "_from_scvi",
     "inspect": "_gate",
     "list_artefacts": "_registry",
     "load": "_load",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sczoo.hub._cache import cache_dir
     from sczoo.hub._card import card_text, read_card, render_card
     from sczoo.hub._fetch import pull
+    from sczoo.hub._from_scvi import from_scvi
     from sczoo.hub._gate import inspect
     from sczoo.hub._gate_report import Finding, GateReport
     from sczoo.hub._huggingface import push_to_hf
@@ -70,6 +72,7 @@ __all__ = [
     "card_text",
     "create_signing_key",
     "deprecate",
+    "from_scvi",
     "inspect",
     "list_artefacts",
     "load",

@@ -65,10 +65,10 @@ class ScviReader:
 
 
 def __getattr__(name: str) -> ScviReader:
-    from sczoo.model import get_model_class, list_methods
+    from sczoo.model import _IMPORTED, get_model_class, list_methods
 
     if not name.startswith("_"):
-        for method, place in list_methods().items():
+        for method, place in (list_methods() | _IMPORTED).items():
             if place.rpartition(":")[2] == name:
                 return ScviReader(get_model_class(method))
     raise AttributeError(f"no installed method of sczoo has a model class {name!r}")

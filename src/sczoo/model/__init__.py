@@ -30,6 +30,11 @@ _INDEX = {
     "SCDD": "scdd",
     "SCE2TM": "sce2tm",
 }
+# methods that are applied but not trained here: what sczoo.hub.from_scvi makes
+_IMPORTED = {
+    "scanvi": "sczoo.model.scvitools:ImportedSCANVI",
+    "scvi": "sczoo.model.scvitools:ImportedSCVI",
+}
 
 __all__ = [
     "DPDCAN",
@@ -67,7 +72,7 @@ def get_model_class(method: str) -> type[ZooModelClass]:
     from sczoo.base import ZooModelClass
     from sczoo.errors import UnknownMethodError
 
-    methods = list_methods()
+    methods = list_methods() | _IMPORTED
     if method not in methods:
         raise UnknownMethodError(
             f"The method {method!r} is not installed; there are {', '.join(sorted(methods))}. "
