@@ -174,3 +174,11 @@ def test_dp_pca_of_donors():
         dp_pca(cells, 3, donor_key="donor")
     with pytest.raises(PrivacyError, match="1/n"):
         dp_pca(cells, 3, delta=0.1)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan")])
+def test_dp_pca_of_impossible_epsilon(epsilon):
+    from sczoo.errors import PrivacyError
+
+    with pytest.raises(PrivacyError, match="positive number"):
+        dp_pca(example_cells(80, seed=8), 3, epsilon=epsilon)

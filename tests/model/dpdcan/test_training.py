@@ -174,6 +174,47 @@ def test_one_unit_changes_each_release_by_at_most_one(known_noise):
     assert np.linalg.norm(many) <= 1.0
 
 
+def test_the_projection_gets_the_noise_that_is_accounted(fit, monkeypatch):
+    """Most of the budget: both releases of a real run against the exact sums of its cells."""
+    from scipy import stats
+
+    from sczoo.model.dpdcan import _planning
+    from sczoo.privacy import _projection
+
+    calls, moments = [], []
+    original, eigenvectors = _projection.fit_projection, _projection.leading_eigenvectors
+
+    def spy(blocks, weights, n_units, n_components, **options):
+        found = original(blocks, weights, n_units, n_components, **options)
+        calls.append((np.concatenate([b.toarray() for b in blocks()]), n_units, options, found))
+        return found
+
+    def keep(matrix, n):
+        moments.append(matrix.copy())
+        return eigenvectors(matrix, n)
+
+    monkeypatch.setattr(_planning, "fit_projection", spy)
+    monkeypatch.setattr(_projection, "leading_eigenvectors", keep)
+    run = {r.what: r for r in fit(target_epsilon=8.0)._ledger.releases}
+    ((counts, n_units, options, found),) = calls
+    assert options["profile_noise"] == run["mean profile"].noise_multiplier > 0.1
+    assert options["moment_noise"] == run["second moments"].noise_multiplier > 0.1
+    x = np.asarray(_projection.unit_profiles(counts), dtype=np.float64)
+    chosen = np.flatnonzero(found.profile)
+    profile = found.profile[chosen]
+    residual = x[:, chosen] - profile
+    residual /= np.linalg.norm(residual, axis=1, keepdims=True)
+    noise = (moments[0] - residual.T @ residual) / options["moment_noise"]
+    # off the diagonal the variance is one half
+    values = np.concatenate([np.diag(noise), np.sqrt(2) * noise[np.triu_indices(len(noise), 1)]])
+    low, high = stats.chi2.ppf([1e-7, 1 - 1e-7], len(values))
+    assert low < (values**2).sum() < high
+    # genes are chosen for high noisy means, so of the profile a few numbers are pushed upwards
+    values = (profile * n_units - x.sum(0)[chosen]) / options["profile_noise"]
+    low, high = stats.chi2.ppf([1e-7, 1 - 1e-7], len(values))
+    assert low < (values**2).sum() < high * 1.5
+
+
 def test_without_noise_a_seed_repeats_the_run(fit):
     one, other = fit(noise_multiplier=0.0), fit(noise_multiplier=0.0)
     for name, value in one.module.state_dict().items():
