@@ -11,6 +11,7 @@ import torch
 from sczoo.base import ZooModelClass
 from sczoo.errors import InputError, TooFewCellsError
 from sczoo.model.scagc._anchors import MOST_ANCHORS, anchor_groups, group_means
+from sczoo.model.scagc._arguments import check_choice, check_numbers
 from sczoo.model.scagc._clustering import centres_of, initial_partition
 from sczoo.model.scagc._constants import input_constants
 from sczoo.model.scagc._data import NumberedDataSplitter, dense_blocks
@@ -18,6 +19,7 @@ from sczoo.model.scagc._graph_report import GraphReportMixin
 from sczoo.model.scagc._memory import GraphMemory, GraphSettings
 from sczoo.model.scagc._module import SCAGCModule
 from sczoo.model.scagc._presets import PRESETS, GraphName, LikelihoodName, PresetName
+from sczoo.model.scagc._published import PublishedMixin
 from sczoo.model.scagc._results import GraphResultsMixin, LearnedCells
 from sczoo.model.scagc._setup import GraphSetupMixin
 from sczoo.model.scagc._stability import StabilityMixin, current_seed
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from sczoo.base._checks import InputScale
-    from sczoo.model.scagc._reference import ReferenceState
 
 __all__ = ["SCAGC"]
 
@@ -49,24 +50,16 @@ _DECIDED_BY_PRESET = (
     "adjacency_weight",
     "cluster_weight",
 )
-_RANGES: dict[str, tuple[type, float, float]] = {
-    "n_clusters": (int, 1, np.inf),
-    "n_neighbors": (int, 1, np.inf),
-    "n_candidates": (int, 1, np.inf),
-    "n_top_genes": (int, 2, np.inf),
-    "n_latent": (int, 1, np.inf),
-    "n_hidden": (int, 1, np.inf),
-    "n_anchors": (int, 0, np.inf),
-    "similarity_scale": (float, 0, np.inf),
-    "balance": (float, 0, np.inf),
-    "dropout_rate": (float, 0, 1),
-    "contrast_weight": (float, 0, np.inf),
-    "adjacency_weight": (float, 0, np.inf),
-    "cluster_weight": (float, 0, np.inf),
-}
 
 
-class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin, ZooModelClass):
+class SCAGC(
+    GraphSetupMixin,
+    GraphResultsMixin,
+    GraphReportMixin,
+    StabilityMixin,
+    PublishedMixin,
+    ZooModelClass,
+):
     """Clusters of cells on a graph that learns, without labels and in minibatches.
 
     Cells are embedded by a graph autoencoder. Its graph is drawn anew in every epoch from
@@ -171,9 +164,9 @@ class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin
     ) -> None:
         init_locals = dict(locals())
         super().__init__(adata, registry)
-        _check_choice("preset", preset, get_args(PresetName))
-        _check_choice("graph", graph, get_args(GraphName))
-        _check_choice("likelihood", likelihood, get_args(LikelihoodName))
+        check_choice("preset", preset, get_args(PresetName))
+        check_choice("graph", graph, get_args(GraphName))
+        check_choice("likelihood", likelihood, get_args(LikelihoodName))
         # What the preset decides is recorded with the arguments, so that a saved model stays what
         # it is when a later version of sczoo changes its presets.
         self._preset = PRESETS[preset]
@@ -182,7 +175,7 @@ class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin
             for name in _DECIDED_BY_PRESET
         }
         init_locals.update(chosen)
-        _check_numbers(init_locals)
+        check_numbers(init_locals)
         n_neighbors = self._resolve_neighbors(adata, n_neighbors, chosen["n_candidates"])
         init_locals["n_neighbors"] = n_neighbors
         if adata is not None:
@@ -360,16 +353,6 @@ class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin
             raise
         conclude()
 
-    @torch.no_grad()
-    def _components(self) -> np.ndarray:
-        """Principal components of all cells."""
-        module = self.module
-        module.eval()
-        blocks = dense_blocks(self._expression(self.adata), self._layer)
-        return np.concatenate(
-            [module.components(x.to(module.device)).cpu().numpy() for _, x in blocks]
-        )
-
     def _new_memory(self) -> GraphMemory:
         module = self.module
         features = torch.empty(self.adata.n_obs, module.n_features)
@@ -449,65 +432,7 @@ class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin
                 used,
             )
 
-    # --- the published computation ------------------------------------------------------------
-
-    def _prepare_reference(self, adata: Any, likelihood: str) -> None:
-        """Replace module and plan by the published ones."""
-        from sczoo.model.scagc._reference import (
-            MOST_REFERENCE_CELLS,
-            ReferenceModule,
-            ReferencePlan,
-        )
-
-        if likelihood != "zinb":
-            raise InputError(f"likelihood={likelihood!r}: the published computation has 'zinb'.")
-        if adata is not None and adata.n_obs > MOST_REFERENCE_CELLS:
-            raise InputError(
-                f"preset='reference' holds several cells x cells matrices, and there are "
-                f"{adata.n_obs} cells; it takes at most {MOST_REFERENCE_CELLS}. Use the default "
-                "preset, or fewer cells."
-            )
-        published: Any = self
-        published._module_cls = ReferenceModule
-        published._training_plan_cls = ReferencePlan
-
-    def _new_state(self, batch_size: int) -> ReferenceState:
-        from sczoo.model.scagc._reference import ReferenceState
-
-        components = self._components()
-        if batch_size < len(components):
-            raise InputError(
-                f"batch_size={batch_size} for {len(components)} cells: the published computation "
-                "sees all cells at once. Leave batch_size out."
-            )
-        self.module.n_neighbors = min(self._argument("n_neighbors"), len(components) - 1)
-        adaptive = self._graph == "adaptive"
-        return ReferenceState(components, self.module.n_neighbors, adaptive=adaptive)
-
-    @torch.no_grad()
-    def _conclude_reference(self, state: ReferenceState) -> None:
-        module = self.module
-        module.eval()
-        blocks = dense_blocks(self._expression(self.adata), self._layer)
-        scaled = torch.cat([module.scale(x.to(module.device)) for _, x in blocks])
-        adjacency = state.adjacency.to(module.device)
-        hidden = module.hidden(scaled, adjacency)
-        z = module.second(hidden, adjacency).cpu().numpy()
-        if not module.clustered:
-            n_clusters = self._argument("n_clusters")
-            labels = state.partition(n_clusters, self._seed())
-            module.set_centres(centres_of(z, labels, n_clusters or int(labels.max()) + 1))
-            module.centres.requires_grad_(False)
-        groups = anchor_groups(z, MOST_ANCHORS, seed=self._seed())
-        passed = torch.cat([scaled, hidden], dim=1).cpu().numpy()
-        module.set_anchors(group_means(state.components, groups), group_means(passed, groups))
-        self._learned = LearnedCells(
-            latent=z,
-            graph=state.learned_graph(),
-            static_graph=state.first_graph,
-            history=dict(state.history),
-        )
-        self._record_what_was_found()
+    # --- fine-tuning -------------------------------------------------------------------------
 
     def _prepare_fine_tuning(self) -> None:
         """Keep the centres where they are: clusters keep their meaning."""
@@ -516,22 +441,3 @@ class SCAGC(GraphSetupMixin, GraphResultsMixin, GraphReportMixin, StabilityMixin
         if "in_query" in source.var:
             present = source.var["in_query"].to_numpy(dtype=bool)
             self.module.set_present_genes(torch.from_numpy(present))
-
-
-def _check_numbers(values: Mapping[str, Any]) -> None:
-    """Require sizes and weights that make sense; the message names the argument."""
-    for name, (kind, low, below) in _RANGES.items():
-        value = values[name]
-        if value is None and name in ("n_clusters", "n_neighbors", "n_candidates"):
-            continue
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        number = whole or (kind is float and isinstance(value, float | np.floating))
-        if not number or not low <= value < below:
-            what = "a whole number" if kind is int else "a number"
-            limits = f"at least {low}" if below == np.inf else f"from {low} to below {below}"
-            raise InputError(f"{name}={value!r}: it must be {what} {limits}.")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name}={value!r} is not known; choose one of {choices}.")
