@@ -41,7 +41,6 @@ def test_nothing_is_raised_whatever_it_is_given(counts):
     words = counts.copy()
     words.layers["words"] = np.full(counts.shape, "a", dtype=object)
     for data, kwargs in [
-        (counts[:5], {}),
         (counts[:0].copy(), {}),
         (counts, {"layer": "no"}),
         (counts, {"batch_key": "no"}),
@@ -89,3 +88,14 @@ def test_counts_where_log_values_are_meant():
     report = sczoo.doctor(adata, scale="log1p")
     assert not report.ok
     assert "look like counts" in str(report)
+
+
+def test_a_view_is_examined_and_left_a_view(counts):
+    view = counts[: counts.n_obs // 2]
+    report = sczoo.doctor(view)
+    assert view.is_view
+    assert report.ok
+    assert [f.level for f in report.findings if f.where == "adata"] == ["warning"]
+    assert "adata.copy()" in str(report)
+    real = [f for f in report.findings if f.where != "adata"]
+    assert real == sczoo.doctor(view.copy()).findings

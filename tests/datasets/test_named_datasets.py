@@ -136,3 +136,13 @@ def test_an_unreadable_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SCZOO_DATA_DIR", str(tmp_path))
     with pytest.raises(FetchError, match="permissions"):
         datasets.load("pbmc3k")
+
+
+def test_every_name_is_public():
+    named = {info.name for info in datasets.list_datasets()}
+    assert len(named) == 24
+    assert named < set(datasets.__all__)
+    assert dir(datasets) == sorted(datasets.__all__)
+    there = {}
+    exec("from sczoo.datasets import *", there)
+    assert named < set(there)

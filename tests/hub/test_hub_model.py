@@ -12,6 +12,7 @@ from sczoo.errors import (
     InputError,
     ReleaseGateError,
     SelfTestError,
+    UnknownArtefactError,
     UnknownMethodError,
 )
 
@@ -270,3 +271,52 @@ def test_verify_names_foreign_files_and_broken_folders(model, tmp_path, monkeypa
 def test_transfer_needs_an_anndata(model, counts):
     with pytest.raises(InputError, match="Expected an AnnData"):
         sczoo.transfer(model, counts.X)
+
+
+class StopAfter:
+    """Interrupt training after some epochs, as Ctrl-C does."""
+
+    def __new__(cls, epochs):
+        from lightning.pytorch.callbacks import Callback
+
+        class Stop(Callback):
+            def on_train_epoch_end(self, trainer, plan):
+                if trainer.current_epoch + 1 == epochs:
+                    raise KeyboardInterrupt
+
+        return Stop()
+
+
+def test_an_interrupted_training_is_told_on_the_card_and_to_every_user(
+    toy, counts, card, tmp_path
+):
+    adata = counts.copy()
+    toy.setup_anndata(adata)
+    model = toy(adata)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(max_epochs=9, callbacks=[StopAfter(3)])
+    said = "Training was interrupted after 2 of 9 epochs."
+    entry = hub.publish(model, "toy/half", registry=tmp_path / "r", card=card)
+    assert entry.limits == [said, *card["limits"]]
+    assert said in hub.card_text("toy/half", registry=tmp_path / "r")
+    assert hub.verify("toy/half", registry=tmp_path / "r").ok
+    result = sczoo.transfer("toy/half", counts.copy(), registry=tmp_path / "r")
+    assert said in result.warnings
+    assert said in (hub.to_scvi(model, tmp_path / "scvi") / "README.md").read_text()
+    # finished after all
+    model.train(max_epochs=1)
+    assert "interrupted" not in str(sczoo.transfer(model, counts.copy()).warnings)
+    entry = hub.publish(model, "toy/half", registry=tmp_path / "r", card=card)
+    assert entry.limits == card["limits"]
+
+
+@pytest.mark.parametrize("nonsense", [None, 3, b"toy/small", ["toy/small"]])
+def test_what_is_no_name_is_said_to_be_none(nonsense):
+    for call in (sczoo.load, hub.verify):
+        with pytest.raises(InputError, match="list_artefacts"):
+            call(nonsense)
+    for call in (hub.pull, hub.show, hub.card_text):
+        with pytest.raises(UnknownArtefactError, match="not the name"):
+            call(nonsense)
+    with pytest.raises(InputError, match="Expected a model"):
+        sczoo.transfer(nonsense, None)

@@ -209,6 +209,7 @@ def check_structure(
     min_genes: int = 1,
     categorical_keys: Iterable[str] = (),
     obsm_keys: Iterable[str] = (),
+    allow_view: bool = False,
 ) -> None:
     """Check everything about `adata` that can be known without reading the matrix.
 
@@ -224,7 +225,7 @@ def check_structure(
             f"Expected an AnnData, got {type(adata).__name__}. For MuData use setup_mudata with "
             "modalities={'layer': '<name of the RNA modality>'}."
         )
-    if adata.is_view:
+    if adata.is_view and not allow_view:
         raise ViewError(
             "The AnnData is a view of another one, and setup would write into it. "
             "Make it real with adata = adata.copy()."

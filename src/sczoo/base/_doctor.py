@@ -107,11 +107,18 @@ def doctor(
 
     report = DoctorReport()
     try:
-        check_structure(adata, layer=layer)
+        check_structure(adata, layer=layer, allow_view=True)
     except InputError as error:
         report.add("error", type(error).__name__, str(error))
         return report
     report.add("ok", "shape", f"{adata.n_obs:,} cells, {adata.n_vars:,} genes")
+    if adata.is_view:
+        report.add(
+            "warning",
+            "adata",
+            "a view of another AnnData, which setup_anndata would have to write into",
+            "make it real before training: adata = adata.copy()",
+        )
     try:
         check_gene_names(adata)
     except InputError as error:

@@ -17,7 +17,7 @@ from sczoo import __version__
 from sczoo.base._reading import iter_row_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from anndata import AnnData
 
@@ -48,6 +48,18 @@ def hardware() -> dict[str, Any]:
     if torch.cuda.is_available():
         described["gpu"] = torch.cuda.get_device_name(0)
     return described
+
+
+def interruption(provenance: Mapping[str, Any]) -> str | None:
+    """Say that a training was interrupted, and when; ``None`` if it was not."""
+    if provenance.get("finished") is not False:
+        return None
+    arguments = provenance.get("arguments")
+    asked = None
+    if isinstance(arguments, dict) and isinstance(arguments.get("train"), dict):
+        asked = arguments["train"].get("max_epochs")
+    of_all = f" of {asked}" if isinstance(asked, int) else ""
+    return f"Training was interrupted after {provenance.get('epochs', '?')}{of_all} epochs."
 
 
 def fingerprint(adata: AnnData, layer: str | None, rows: np.ndarray | None = None) -> str:

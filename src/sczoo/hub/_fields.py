@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from sczoo.base._provenance import interruption
 from sczoo.errors import SchemaError
 from sczoo.hub._schema import CardFields, RegistryEntry, to_document
 
@@ -97,7 +98,12 @@ def gather(
             f"card['input'] must not state {', '.join(sorted(contract))}: the artefact "
             "itself does."
         )
-    return _merge(known, stated)
+    merged = _merge(known, stated)
+    interrupted = interruption(provenance)
+    limits = merged.get("limits")
+    if interrupted is not None and isinstance(limits, list):
+        merged["limits"] = [interrupted, *(limit for limit in limits if limit != interrupted)]
+    return merged
 
 
 def _guarantee(recorded: Any) -> Any:

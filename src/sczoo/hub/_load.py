@@ -55,6 +55,8 @@ def load(
 
     Raises
     ------
+    InputError
+        If the first argument is neither a name nor a path.
     UnknownArtefactError, RevokedError, FetchError, IntegrityError
         If the artefact cannot be had as the registry describes it.
     UnknownMethodError
@@ -102,9 +104,26 @@ def open_artefact(
     registry: Location | Sequence[Location] | None = None,
 ) -> Artefact:
     """Open an artefact, fetched and checked, without building what it describes."""
+    require_place(name_or_dir)
     if is_path(name_or_dir):
         return read_artefact(Path(name_or_dir).expanduser())
     return fetch(os.fspath(name_or_dir), registry)
+
+
+def require_place(name_or_dir: object) -> None:
+    """Require a name or a path.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    if not isinstance(name_or_dir, (str, os.PathLike)):
+        raise InputError(
+            f"Expected the name of an artefact or the folder of a saved one, got "
+            f"{type(name_or_dir).__name__}. Names look like 'sce2tm/pbmc-interferon'; "
+            "sczoo.hub.list_artefacts() shows them."
+        )
 
 
 def is_path(name_or_dir: str | os.PathLike[str]) -> bool:

@@ -177,7 +177,7 @@ def parse_name(name: str) -> tuple[str, int | None]:
     UnknownArtefactError
         If the name has another form.
     """
-    match = _NAME.fullmatch(name)
+    match = _NAME.fullmatch(name) if isinstance(name, str) else None
     if not match:
         raise UnknownArtefactError(
             f"{name!r} is not the name of an artefact. Names look like 'sce2tm/pbmc-interferon' "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sczoo.base._files import write_file_atomically
+from sczoo.base._provenance import interruption
 from sczoo.errors import ArtefactError
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ tags: [sczoo, single-cell, scRNA-seq, model_cls_name:{name}]
 # {name}
 
 {model._summary}
+
+{interruption(record) or ""}
 
 - Genes: {len(model.var_names)}; training cells: {record.get("n_cells", "unknown")}
 - Random seed: {record.get("seed", "unknown")}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sczoo.base._genes import DEFAULT_MIN_COVERAGE, GeneAlignment
+from sczoo.base._provenance import interruption
 from sczoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -183,6 +184,9 @@ def _reasons_for_care(
     model: Any, adata: AnnData, alignment: GeneAlignment, layer: str | None
 ) -> list[str]:
     reasons = []
+    interrupted = interruption(getattr(model, "provenance_", {}))
+    if interrupted is not None:
+        reasons.append(interrupted)
     values = _per_cell(model, adata, alignment, model._layer if layer is None else layer)
     if alignment.weighted_coverage < DEFAULT_MIN_COVERAGE <= alignment.coverage:
         reasons.append(

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sczoo.errors import RevokedError, SczooError
 from sczoo.hub._cells import read_data
-from sczoo.hub._load import is_path, open_artefact, open_model, run_selftest
+from sczoo.hub._load import (
+    is_path,
+    open_artefact,
+    open_model,
+    require_place,
+    run_selftest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +74,7 @@ def verify(
     -------
     A report. Failures are in the report; only an unknown name or a revoked entry is an error.
     """
+    require_place(name_or_dir)
     target = os.fspath(name_or_dir)
     entry = None
     if not is_path(name_or_dir):
