@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 # id of the artefact -> module of its recipe
 _INDEX = {
+    "dpdcan/pbmc": "dpdcan_pbmc",
+    "gramdr/pbmc": "gramdr_pbmc",
+    "grit/pbmc-markers": "grit_pbmc_markers",
+    "scagc/pbmc": "scagc_pbmc",
+    "scdd/pancreas": "scdd_pancreas",
+    "scdd/pbmc": "scdd_pbmc",
     "sce2tm/pancreas": "sce2tm_pancreas",
     "sce2tm/pbmc-interferon": "sce2tm_pbmc_interferon",
 }

@@ -92,32 +92,106 @@ def pca_projection(reference: AnnData, query: AnnData, n_comps: int = 50) -> np.
 
 
 def held_out_clustering(
-    latent: np.ndarray, reference: AnnData, patient: AnnData, *, baselines: bool = True
-) -> tuple[dict[str, Score], dict[str, Score]]:
+    latent: np.ndarray,
+    reference: AnnData,
+    patient: AnnData,
+    *,
+    own: Callable[[], np.ndarray] | None = None,
+    baselines: bool = True,
+) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
     """Cluster held-out cells without labels and compare with the known types.
 
-    The same clustering is applied to the model's representation and to the principal components
-    of the training cells.
+    The same clustering is applied to the model's representation, to the principal components of
+    the training cells, and to what a model trained on the patient alone gives.
+
+    Parameters
+    ----------
+    latent
+        The model's representation of the patient's cells.
+    reference, patient
+        Cells that the model was trained on, and those held out.
+    own
+        Trains on the patient alone and returns the representation.
+    baselines
+        Measure them too.
 
     Returns
     -------
-    Scores of the model and of the baseline: ``ari`` and ``nmi``.
+    Scores of the model, and of each baseline by name: ``ari`` and ``nmi``.
     """
     truth = patient.obs["cell_type"].astype(str).to_numpy()
     measured = label_free_clustering(latent, truth)
     if not baselines:
         return measured, {}
-    return measured, label_free_clustering(pca_projection(reference, patient), truth)
+    beside = {"pca_50": label_free_clustering(pca_projection(reference, patient), truth)}
+    if own is not None:
+        beside["trained_on_the_patient"] = label_free_clustering(own(), truth)
+    return measured, beside
+
+
+def card_metrics(
+    measured: dict[str, Score], baselines: dict[str, dict[str, Score]], split: str, command: str
+) -> list[dict[str, Any]]:
+    """Write scores beside their baselines as the ``metrics`` of a card."""
+    return [
+        score.metric(
+            name,
+            split,
+            {other: scores[name] for other, scores in baselines.items() if name in scores} or None,
+            command,
+        )
+        for name, score in measured.items()
+    ]
 
 
 def clustering_metrics(
-    measured: dict[str, Score], baseline: dict[str, Score], held_out: str, command: str
+    measured: dict[str, Score],
+    baselines: dict[str, dict[str, Score]],
+    held_out: str,
+    command: str,
 ) -> list[dict[str, Any]]:
     """Write the scores of :func:`held_out_clustering` as the ``metrics`` of a card."""
     split = f"{held_out}, held out; Leiden at resolution 1.0, no labels used"
-    return [
-        measured[name].metric(
-            name, split, {"pca_50": baseline[name]} if baseline else None, command
+    return card_metrics(measured, baselines, split, command)
+
+
+def labelling(truth: np.ndarray, labels: np.ndarray) -> dict[str, Score]:
+    """Agreement of predicted with known labels: ``accuracy`` and ``macro_f1``."""
+    from sklearn.metrics import f1_score
+
+    known = np.unique(truth)
+
+    def accuracy(rows: np.ndarray) -> float:
+        return float((truth[rows] == labels[rows]).mean())
+
+    def macro_f1(rows: np.ndarray) -> float:
+        return float(
+            f1_score(truth[rows], labels[rows], labels=known, average="macro", zero_division=0)
         )
-        for name in ("ari", "nmi")
-    ]
+
+    return {
+        "accuracy": bootstrap(len(truth), accuracy),
+        "macro_f1": bootstrap(len(truth), macro_f1),
+    }
+
+
+def logistic_regression(train: AnnData, query: AnnData) -> np.ndarray:
+    """Label `query` by logistic regression on log-normalised counts of `train`."""
+    from sklearn.linear_model import LogisticRegression
+
+    from sczoo.base._normalise import log_normalise
+
+    fitted = LogisticRegression(max_iter=500)
+    fitted.fit(log_normalise(train.X), train.obs["cell_type"].astype(str))
+    return fitted.predict(log_normalise(query.X))
+
+
+def cross_validated(patient: AnnData, folds: int = 5) -> np.ndarray:
+    """Label each cell by logistic regression on the patient's other cells."""
+    from sklearn.model_selection import StratifiedKFold
+
+    truth = patient.obs["cell_type"].astype(str).to_numpy()
+    labels = np.empty(len(truth), dtype=object)
+    for train, test in StratifiedKFold(folds, shuffle=True, random_state=0).split(truth, truth):
+        labels[test] = logistic_regression(patient[train], patient[test])
+    return labels.astype(str)

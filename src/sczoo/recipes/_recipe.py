@@ -30,6 +30,8 @@ class Recipe:
         Findings of the release gate that are released knowingly.
     tolerance
         Largest difference of a figure measured again, for other library versions.
+    retrained_tolerance
+        The same for a model trained again; larger where the noise of training has no seed.
     """
 
     id: str
@@ -40,6 +42,22 @@ class Recipe:
     seed: int = 0
     allow: tuple[str, ...] = ()
     tolerance: float = 0.01
+    retrained_tolerance: float = 0.01
+
+    @property
+    def name(self) -> str:
+        """Id and version."""
+        return f"{self.id}:{self.version}"
+
+    @property
+    def verify(self) -> str:
+        """Command that measures the figures again."""
+        return f"sczoo verify {self.name}"
+
+    @property
+    def reproduce(self) -> str:
+        """Command that makes the artefact again."""
+        return f"sczoo reproduce {self.name}"
 
     def make(self) -> Any:
         """Train with the recipe's seed; the session's own seed is put back."""
