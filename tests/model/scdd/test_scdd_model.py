@@ -194,7 +194,7 @@ def test_test_cells_are_never_read(train_scdd, new_cells):
 
 def test_calibrated_profiles_have_the_mean_of_their_class(model):
     """The correction is exact on average: corrected reconstructions sum to the real counts."""
-    from sczoo.model.scdd._candidates import class_correction
+    from sczoo.model.scdd._making import class_correction
 
     rows, labels, _ = model._training_classes(5, "error")
     counts = model.adata.X[rows].tocsr()
@@ -227,8 +227,8 @@ def test_groups_are_never_small():
 
 def test_pools_are_sums_and_follow_the_batch(model):
     """With the batch that a group is of, its pool is the sum of its counts."""
-    from sczoo.model.scdd._candidates import pooled_shares
     from sczoo.model.scdd._codes import nearest_groups
+    from sczoo.model.scdd._making import pooled_shares
 
     rows, labels, _ = model._training_classes(5, "error")
     counts = model.adata.X[rows].tocsr()

@@ -16,7 +16,7 @@ from sczoo.base._provenance import isolated_random_state, versions
 from sczoo.base._reading import matrix_of, read_rows
 from sczoo.errors import InputError, NotTrainedError, TooFewCellsError
 from sczoo.model.scdd._budget import ClassShares, class_budget, whole_number
-from sczoo.model.scdd._candidates import Candidate, choose_candidate
+from sczoo.model.scdd._candidates import choose_candidate
 from sczoo.model.scdd._codes import CodeInit, MatchSpace, Source
 from sczoo.model.scdd._counts import library_quantiles
 from sczoo.model.scdd._draws import allot, draw_columns, draw_copies_again
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
+
+    from sczoo.model.scdd._making import Candidate
 
 __all__ = ["DistilMixin", "check_choices"]
 
@@ -65,11 +67,12 @@ class DistilMixin:
     ) -> AnnData:
         """Distil the training cells into a few synthetic cells per class.
 
-        Latent codes are set to what the generator maps to the centres of each class, moved so
-        that the generated cells match the real ones, and emitted as whole counts. Codes and
-        emission are chosen by what four classifiers learn from them about a part of the training
-        cells that is put aside. The result is a function of model, training cells and seed alone;
-        the model does not change, and cells outside the training split are never read.
+        Latent codes are set to what the generator maps to the centres of groups of each class,
+        moved so that the generated cells match the real ones, and emitted as whole counts.
+        Beginnings, codes and emission are chosen by what four classifiers learn from them about a
+        part of the training cells that is put aside; the cells are then made in that way from all
+        training cells. The result is a function of model, training cells and seed alone; the
+        model does not change, and cells outside the training split are never read.
 
         Parameters
         ----------

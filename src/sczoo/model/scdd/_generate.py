@@ -9,10 +9,10 @@ import torch
 
 from sczoo.errors import InputError
 from sczoo.model.scdd._budget import whole_number
-from sczoo.model.scdd._candidates import Candidate
 from sczoo.model.scdd._diffusion import ddim
 from sczoo.model.scdd._distil import check_choices
 from sczoo.model.scdd._emission import Emission
+from sczoo.model.scdd._making import Candidate
 
 if TYPE_CHECKING:
     from anndata import AnnData
