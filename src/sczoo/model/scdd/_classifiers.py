@@ -21,7 +21,7 @@ __all__ = ["CLASSIFIERS", "ClassifierName", "check_classifiers", "fit_predict", 
 ClassifierName = Literal["lr", "mlp", "knn", "rf", "scanvi"]
 # all of them read log-normalised values, but for SCANVI, which reads counts
 CLASSIFIERS: tuple[str, ...] = ("lr", "mlp", "knn", "rf")
-_MLP_STEPS, _MLP_EPOCHS, _MLP_QUICK_STEPS = 600, 20, 250
+_MLP_STEPS, _MLP_EPOCHS, _MLP_QUICK_STEPS = 600, 20, 150
 _FEW, _MANY = 10, 60
 _SCANVI_STEPS = 800
 
@@ -123,7 +123,7 @@ def _forest(x: Any, y: np.ndarray, queries: list[Any], seed: int, quick: bool) -
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(
-        100 if quick else 200, class_weight="balanced", random_state=seed
+        60 if quick else 200, class_weight="balanced", random_state=seed
     ).fit(x, y)
     return [model.predict_proba(query) for query in queries]
 
