@@ -53,7 +53,8 @@ def test_every_shape_is_filled(shape):
     assert first.shape == np.empty(shape).shape
     assert first.dtype == np.float32
     assert np.isfinite(first).all()
-    assert not np.any(first == second)
+    # single numbers of 32 bits may agree by chance
+    assert np.count_nonzero(first == second) <= first.size // 1000
     assert (np.abs(first) < 7.5).all()
 
 
