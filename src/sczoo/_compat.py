@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from scvi.data import _constants as _scvi_constants
 from scvi.model._utils import parse_device_args
 
+from sczoo.errors import InputError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import torch
     from scvi.data import AnnDataManager
@@ -96,14 +100,47 @@ def managers_held(model_cls: type[BaseModelClass]) -> int:
 
 
 def resolve_device(accelerator: str = "auto", device: int | str = "auto") -> torch.device:
-    """Turn scvi-tools' ``accelerator`` and ``device`` arguments into a torch device."""
-    _, _, resolved = parse_device_args(
-        accelerator=accelerator,
-        devices=device,
-        return_device="torch",
-        validate_single_device=True,
-    )
+    """Turn scvi-tools' ``accelerator`` and ``device`` arguments into a torch device.
+
+    Raises
+    ------
+    InputError
+        There is no such accelerator or device, or not on this machine.
+    """
+    with _named_device(accelerator, device, "device"):
+        _, _, resolved = parse_device_args(
+            accelerator=accelerator,
+            devices=device,
+            return_device="torch",
+            validate_single_device=True,
+        )
     return resolved
+
+
+def check_devices(accelerator: Any = "auto", devices: Any = "auto") -> None:
+    """Require an accelerator and devices that this machine has.
+
+    Raises
+    ------
+    InputError
+        There is no such accelerator or device, or not on this machine.
+    """
+    # an accelerator object of Lightning's speaks for itself
+    if isinstance(accelerator, str) and (accelerator, devices) != ("auto", "auto"):
+        with _named_device(accelerator, devices, "devices"):
+            parse_device_args(accelerator, devices, return_device="torch")
+
+
+@contextmanager
+def _named_device(accelerator: Any, devices: Any, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"accelerator={accelerator!r}, {name}={devices!r} cannot be used on this machine "
+            f"({reason.rstrip('.')}). Pass accelerator='cpu', or leave both at 'auto'."
+        ) from error
 
 
 def modality_names(

@@ -12,6 +12,7 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
 from sczoo import _compat
+from sczoo.errors import InputError
 
 
 @pytest.fixture
@@ -173,3 +174,19 @@ def test_random_split_is_that_of_scvi_tools(counts):
     theirs.setup()
     np.testing.assert_array_equal(ours.train_idx, theirs.train_idx)
     np.testing.assert_array_equal(ours.val_idx, theirs.val_idx)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "device"), [("gpu9", "auto"), ("tpu", "auto"), ("cpu", "first"), ("cpu", 0)]
+)
+def test_a_device_that_is_not_there_is_refused_by_name(accelerator, device):
+    with pytest.raises(InputError, match=f"accelerator='{accelerator}'.*accelerator='cpu'"):
+        _compat.resolve_device(accelerator, device)
+    with pytest.raises(InputError, match=f"accelerator='{accelerator}'.*accelerator='cpu'"):
+        _compat.check_devices(accelerator, device)
+
+
+def test_devices_that_are_there():
+    assert _compat.resolve_device("cpu", 1).type == "cpu"
+    for accelerator, devices in (("auto", "auto"), ("cpu", 2), ("cpu", "auto"), ("auto", 1)):
+        _compat.check_devices(accelerator, devices)

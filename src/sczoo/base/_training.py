@@ -10,6 +10,7 @@ import numpy as np
 from scvi import REGISTRY_KEYS
 from scvi.train import TrainRunner
 
+from sczoo import _compat
 from sczoo.base._checks import scan_matrix
 from sczoo.base._data import ZooDataSplitter
 from sczoo.base._domain import MAX_CELLS, describe_latent
@@ -62,6 +63,7 @@ class TrainingMixin:
                 f"least {model._min_cells} to train."
             )
         _check_run(max_epochs, batch_size, train_size, validation_size)
+        _compat.check_devices(accelerator, devices)
         seed = model._seed()
         splitter = datamodule or self._data_splitter_cls(
             model.adata_manager,
