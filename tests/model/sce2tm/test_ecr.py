@@ -5,7 +5,12 @@ import ot
 import pytest
 import torch
 
-from sczoo.model.sce2tm._ecr import EmbeddingClustering, squared_distances, unrolled_plan
+from sczoo.model.sce2tm._ecr import (
+    EmbeddingClustering,
+    even_shares,
+    squared_distances,
+    unrolled_plan,
+)
 
 
 def embeddings(n_topics, n_genes, seed=0, dtype=torch.float64):
@@ -121,3 +126,21 @@ def test_potentials_are_kept_between_steps_but_not_saved():
 def test_unknown_solver():
     with pytest.raises(ValueError, match="solver"):
         EmbeddingClustering(3, solver="exact")
+
+
+def test_even_shares_give_every_topic_its_genes():
+    topics, genes = embeddings(12, 240)
+    # genes around a few topics, as trained embeddings are: the nearest topic is far from even
+    genes[:150] = torch.nn.functional.normalize(genes[:150] + 2 * topics[0], dim=1)
+    cost = squared_distances(topics, genes)
+    nearest = np.bincount(cost.argmin(dim=0).numpy(), minlength=12)
+    owner = even_shares(cost).argmax(dim=0).numpy()
+    assert nearest.max() > 100
+    assert np.abs(np.bincount(owner, minlength=12) - 20).max() <= 2
+    exact = ot.emd(np.full(12, 1 / 12), np.full(240, 1 / 240), cost.numpy())
+    assert (owner == exact.argmax(axis=0)).mean() > 0.95
+
+
+def test_even_shares_of_far_embeddings_are_finite():
+    topics, genes = embeddings(5, 60)
+    assert torch.isfinite(even_shares(squared_distances(30 * topics, 30 * genes))).all()

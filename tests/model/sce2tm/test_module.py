@@ -261,6 +261,33 @@ def test_batches_shift_the_decoder_only():
     assert float(found[2:].abs().max()) == 0.0  # unseen batches have no offset
 
 
+def test_decoding_in_the_loss_changes_nothing():
+    module, batch = make_module(), make_batch()
+    assert module.decodes_in_loss()
+    found = {}
+    for decode in (True, False):
+        module.zero_grad()
+        torch.manual_seed(0)
+        memory = None if decode else torch.full_like(batch["X"], float("nan"))
+        _, _, output = module(
+            batch, inference_kwargs={"memory": memory}, generative_kwargs={"decode": decode}
+        )
+        output.loss.backward()
+        gradients = {name: p.grad.clone() for name, p in module.named_parameters()}
+        found[decode] = {"loss": output.loss.detach(), **output.reconstruction_loss, **gradients}
+    assert len(found[True]) > 5
+    for name, expected in found[True].items():
+        torch.testing.assert_close(found[False][name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_decoded_in_the_loss():
+    assert not make_module("paper").decodes_in_loss()
+    assert not make_module(n_batch=2).decodes_in_loss()
+    partial = make_module()
+    partial.set_present_genes(np.arange(N_GENES) > 0)
+    assert not partial.decodes_in_loss()
+
+
 def test_without_knowledge_there_is_no_guidance():
     module = make_module()
     batch = {"X": make_batch()["X"]}

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sczoo.model.sce2tm._reconstruction import cross_entropy
+from sczoo.model.sce2tm._reconstruction import cross_entropy, decoded_cross_entropy
 
 
 def rows_of(target):
@@ -77,3 +77,36 @@ def test_the_gradient_is_given_once():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="already taken"):
         loss.backward()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    n_cells=st.sampled_from([1, 2, 127, 128, 129, 300]),
+    n_genes=st.integers(1, 30),
+    spread=st.sampled_from([0.1, 3.0, 80.0]),
+    seed=st.integers(0, 1000),
+)
+def test_decoding_in_the_loss(n_cells, n_genes, spread, seed):
+    generator = torch.Generator().manual_seed(seed)
+    theta = torch.rand(n_cells, 4, generator=generator, dtype=torch.float64)
+    programs = spread * torch.randn(4, n_genes, generator=generator, dtype=torch.float64)
+    target = torch.rand(n_cells, n_genes, generator=generator, dtype=torch.float64)
+    leaves = [[x.clone().requires_grad_() for x in (theta, programs)] for _ in range(2)]
+    expected = plain(leaves[0][0] @ leaves[0][1], target)
+    mean, each = decoded_cross_entropy(*leaves[1], rows_of(target))
+    torch.testing.assert_close(each, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(mean, expected.mean(), rtol=1e-10, atol=1e-10)
+    (3.0 * expected.mean()).backward()
+    (3.0 * mean).backward()
+    for found, of_plain in zip(leaves[1], leaves[0], strict=True):
+        torch.testing.assert_close(found.grad, of_plain.grad, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        again, _ = decoded_cross_entropy(theta, programs, rows_of(target))
+    torch.testing.assert_close(again, mean.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_single_losses_carry_no_gradient():
+    theta, programs = torch.rand(3, 2, requires_grad=True), torch.randn(2, 5, requires_grad=True)
+    mean, each = decoded_cross_entropy(theta, programs, rows_of(torch.rand(3, 5)))
+    assert mean.requires_grad
+    assert not each.requires_grad

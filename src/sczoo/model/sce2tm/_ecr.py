@@ -14,7 +14,13 @@ from torch import nn
 
 from sczoo.nn import sinkhorn
 
-__all__ = ["EmbeddingClustering", "Solver", "squared_distances", "unrolled_plan"]
+__all__ = [
+    "EmbeddingClustering",
+    "Solver",
+    "even_shares",
+    "squared_distances",
+    "unrolled_plan",
+]
 
 Solver = Literal["detached", "unrolled"]
 
@@ -63,6 +69,29 @@ def unrolled_plan(
             if float(error.detach()) <= tol:
                 break
     return scaling[:, None] * kernel * column_scaling[None, :], n_iterations
+
+
+@torch.no_grad()
+def even_shares(cost: torch.Tensor, *, epsilon: float = 0.01) -> torch.Tensor:
+    """Logarithm of the plan that shares the genes out evenly, up to a constant for each gene.
+
+    With a fifth of the entropy of the training's plan nearly every gene is of one topic, and all
+    topics have equally many genes. A plain nearest topic would leave some topics with few.
+
+    Parameters
+    ----------
+    cost
+        Squared distances, topics x genes.
+    epsilon
+        Strength of the entropy term.
+
+    Returns
+    -------
+    Topics x genes, float64.
+    """
+    cost = cost.double()
+    found = sinkhorn(cost, epsilon=epsilon, tol=1e-3, max_iter=2000)
+    return found.log_scaling[:, None] - cost / epsilon
 
 
 class EmbeddingClustering(nn.Module):

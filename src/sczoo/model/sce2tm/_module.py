@@ -23,7 +23,7 @@ from sczoo.model.sce2tm._networks import (
     unit_rows,
 )
 from sczoo.model.sce2tm._presets import PRESETS, GuidanceName, PresetName
-from sczoo.model.sce2tm._reconstruction import Target, cross_entropy
+from sczoo.model.sce2tm._reconstruction import Target, cross_entropy, decoded_cross_entropy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -190,7 +190,10 @@ class SCE2TMModule(BaseModuleClass):
         self.all_present = bool(self.present.all())
 
     def log_normalise(
-        self, x: torch.Tensor, gene_mask: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        gene_mask: torch.Tensor | None = None,
+        memory: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Apply the training transform: library size to ``target_total``, then ``log1p``.
 
@@ -205,7 +208,7 @@ class SCE2TMModule(BaseModuleClass):
             total = x.sum(dim=1, keepdim=True)
             if gene_mask is not None:
                 total = total / self.gene_fraction[gene_mask].sum().clamp_min(1e-6)
-            x = (x * (self.target_total / total.clamp_min(1e-6))).log1p_()
+            x = torch.mul(x, self.target_total / total.clamp_min(1e-6), out=memory).log1p_()
         if gene_mask is not None:
             x = torch.where(gene_mask, x, self.gene_mean)
         return x
@@ -217,7 +220,11 @@ class SCE2TMModule(BaseModuleClass):
 
     @auto_move_data
     def inference(
-        self, x: torch.Tensor, gene_mask: torch.Tensor | None = None, **kwargs: Any
+        self,
+        x: torch.Tensor,
+        gene_mask: torch.Tensor | None = None,
+        memory: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> dict[str, torch.Tensor]:
         """Encode cells.
 
@@ -228,7 +235,7 @@ class SCE2TMModule(BaseModuleClass):
             logits; ``"log_theta"``, logarithm of the topic proportions, of a draw in training and
             of the mean otherwise.
         """
-        x = self.log_normalise(x, gene_mask)
+        x = self.log_normalise(x, gene_mask, memory)
         mean, log_variance = self._encode(x)
         return {
             "x": x,
@@ -270,17 +277,35 @@ class SCE2TMModule(BaseModuleClass):
 
     @auto_move_data
     def generative(
-        self, theta: torch.Tensor, batch_index: torch.Tensor | None = None, **kwargs: Any
+        self,
+        theta: torch.Tensor,
+        batch_index: torch.Tensor | None = None,
+        *,
+        decode: bool = True,
+        **kwargs: Any,
     ) -> dict[str, torch.Tensor]:
         """Decode topic proportions.
+
+        Parameters
+        ----------
+        theta
+            Topic proportions, cells x topics.
+        batch_index
+            Batch of each cell.
+        decode
+            Otherwise, if :meth:`decodes_in_loss`, what the loss needs to decode by itself.
 
         Returns
         -------
         dict
             ``"logits"``, unnormalised log-frequencies of the genes, and ``"cost"``, the squared
-            distances of the embeddings.
+            distances of the embeddings. Without ``decode``, ``"theta"`` and ``"programs"`` instead
+            of the logits, which are their product.
         """
         cost = self.cost()
+        if not decode and isinstance(self.decoder, AffineDecoder):
+            programs = self.decoder.programs(self.beta(cost))
+            return {"theta": theta, "programs": programs, "cost": cost}
         logits = self.decoder(theta, self.beta(cost))
         if self.batch_offset is not None and batch_index is not None:
             index = batch_index.flatten().long()
@@ -288,6 +313,11 @@ class SCE2TMModule(BaseModuleClass):
             offset = self.batch_offset[index.clamp(0, self.n_batch - 1)]
             logits = logits + offset * known[:, None]
         return {"logits": logits, "cost": cost}
+
+    def decodes_in_loss(self) -> bool:
+        """Whether the logits are a plain product: the loss can form a few cells' at a time."""
+        plain = self.batch_offset is None and self.all_present
+        return plain and isinstance(self.decoder, AffineDecoder)
 
     @torch.inference_mode()
     def sample(self, tensors: dict[str, torch.Tensor], n_samples: int = 1) -> torch.Tensor:
@@ -306,11 +336,16 @@ class SCE2TMModule(BaseModuleClass):
         kl_weight: float = 1.0,
     ) -> LossOutput:
         """Sum of reconstruction, KL divergence, clustering of embeddings and guidance."""
-        logits = generative_outputs["logits"]
-        if not self.all_present:
-            logits = logits.masked_fill(~self.present, -1e9)
         target = self._target(tensors[REGISTRY_KEYS.X_KEY], inference_outputs["x"])
-        reconstruction = cross_entropy(logits, target)
+        if "logits" in generative_outputs:
+            logits = generative_outputs["logits"]
+            if not self.all_present:
+                logits = logits.masked_fill(~self.present, -1e9)
+            reconstruction = cross_entropy(logits, target)
+            mean_reconstruction = reconstruction.mean()
+        else:
+            theta, programs = generative_outputs["theta"], generative_outputs["programs"]
+            mean_reconstruction, reconstruction = decoded_cross_entropy(theta, programs, target)
         mean, log_variance = inference_outputs["mean"], inference_outputs["log_variance"]
         kl = 0.5 * (
             (log_variance.exp() + mean.square()) / self.prior_variance
@@ -318,16 +353,16 @@ class SCE2TMModule(BaseModuleClass):
             - log_variance
             - 1.0
         ).sum(1)
-        ecr = logits.new_zeros(())
+        ecr = mean.new_zeros(())
         if self.topic_embedding.requires_grad or self.gene_embedding.requires_grad:
             ecr = self.ecr_weight * self.ecr(generative_outputs["cost"])
         guidance, metrics = self._guidance(tensors, inference_outputs)
         scale: float | torch.Tensor = self.guidance_weight
         if not self.published:
             # felt whatever the number of genes and the depth of the data
-            scale = scale * reconstruction.detach().mean()
+            scale = scale * mean_reconstruction.detach()
         total = (
-            reconstruction.mean()
+            mean_reconstruction
             + kl_weight * self.prior_weight * kl.mean()
             + self.ecr_scale * ecr
             + scale * guidance

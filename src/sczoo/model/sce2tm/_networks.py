@@ -106,11 +106,15 @@ class AffineDecoder(nn.Module):
 
     def forward(self, theta: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
         """Unnormalised log-frequencies, cells x genes."""
+        return theta @ self.programs(beta)
+
+    def programs(self, beta: torch.Tensor) -> torch.Tensor:
+        """Unnormalised log-frequencies of cells of one topic, topics x genes."""
         scale = self.log_scale.exp()
         # The mean of beta over topics is 1/K for every gene: a uniform cell is at the background.
         # Proportions sum to one, so that what is added to all topics is added to every cell,
         # without a pass of its own over cells x genes.
-        return theta @ (beta * scale + (self.background - scale / beta.shape[0]))
+        return beta * scale + (self.background - scale / beta.shape[0])
 
 
 class KnowledgeHead(nn.Module):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sczoo.errors import InputError
 from sczoo.graph import leiden
+from sczoo.model.sce2tm._ecr import even_shares
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -216,8 +217,9 @@ class TopicResultsMixin:
             Genes per topic.
         score
             ``"effect"``: by how much a cell of that topic alone exceeds an even cell, in
-            log-frequency. ``"specific"``: the same, with genes that belong more to another topic
-            after all others. ``"beta"``: the published score.
+            log-frequency. ``"specific"``: the same, among the topic's own genes, where optimal
+            transport of the embeddings gives every gene to one topic and every topic equally
+            many; other topics' genes follow with negative scores. ``"beta"``: the published score.
 
         Returns
         -------
@@ -249,8 +251,8 @@ class TopicResultsMixin:
             return effect
         if score != "specific":
             raise InputError(f"score={score!r} is not known: use 'specific', 'effect' or 'beta'.")
-        beta = self._gene_scores("beta")
-        behind = beta - beta.max(axis=0)
+        share = even_shares(model.module.cost().cpu()).numpy()
+        behind = share - share.max(axis=0)
         # Genes of other topics follow by how far the topic is behind; below zero, so that they
         # stay behind the topic's own.
         return np.where(behind == 0, np.maximum(effect, 0.0), np.minimum(behind, -1e-6))

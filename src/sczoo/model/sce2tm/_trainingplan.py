@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from scvi import REGISTRY_KEYS
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR, StepLR
@@ -90,6 +91,7 @@ class SCE2TMTrainingPlan(TrainingPlan):
         self.decoder_rate = decoder_rate
         self.ecr_warmup = ecr_warmup
         self._steps: list[_Step] = []
+        self._memory: torch.Tensor | None = None
 
     def on_train_epoch_start(self) -> None:
         """Begin the record of an epoch."""
@@ -108,7 +110,13 @@ class SCE2TMTrainingPlan(TrainingPlan):
             return super().training_step(batch, batch_idx)
         if "kl_weight" in self.loss_kwargs:
             self.loss_kwargs["kl_weight"] = self.kl_weight
-        _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        memory = self._memory_for(batch[REGISTRY_KEYS.X_KEY])
+        _, _, output = self.forward(
+            batch,
+            inference_kwargs={"memory": memory},
+            generative_kwargs={"decode": not self.module.decodes_in_loss()},
+            loss_kwargs=self.loss_kwargs,
+        )
         self._steps.append(
             _Step(
                 output.n_obs_minibatch,
@@ -121,6 +129,19 @@ class SCE2TMTrainingPlan(TrainingPlan):
         if batch_idx + 1 == n_batches:
             self._log_epoch()
         return output.loss
+
+    def _memory_for(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Memory for the normalised expression of a minibatch: the same at every step.
+
+        Fresh memory has to be cleared by the system first, which can take longer than a product
+        of matrices.
+        """
+        if self.module.published or x.is_sparse or x.layout != torch.strided:
+            return None
+        memory = self._memory
+        if memory is None or len(memory) < len(x) or memory.device != x.device:
+            memory = self._memory = torch.empty_like(x)
+        return memory[: len(x)]
 
     def _log_epoch(self) -> None:
         """Log what logging every step would have averaged to."""
@@ -148,6 +169,7 @@ class SCE2TMTrainingPlan(TrainingPlan):
     def on_train_end(self) -> None:
         """Leave the module with the whole clustering loss, also after an early stop."""
         self.module.ecr_scale = 1.0
+        self._memory = None
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimiser over the parameters that are free, and its schedule."""
