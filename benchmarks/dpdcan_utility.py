@@ -49,7 +49,7 @@ PLAN: tuple[tuple, ...] = (
     ("dp_pca", (4.0, 8.0), (3, 4, 5, 6, 7), CLOSE),
     ("dp", (4.0, 8.0), (3, 4, 5, 6, 7), CLOSE),
     ("published", (OPEN, 8.0, 2.0), (0,)),
-    ("published, 840 steps", (4.0,), (0,), ("pbmc4k_10x", "cbmc_cite")),
+    ("published, 840 steps", (4.0,), (0,), ("pbmc4k_10x",)),
     ("frozen-decoder", EPSILON, (1, 2)),
     ("split", EPSILON, (1, 2)),
     ("published", (4.0, 1.0), (1, 2)),
