@@ -149,8 +149,27 @@ def apply(
         typer.secho(f"warning: {warning}", fg="yellow", err=True)
     typer.echo(f"Wrote {output}: " + ", ".join(result.keys))
     if report is not None:
-        write_report(patient_report(model, adata, result, source=name, query=query.name), report)
+        made = patient_report(
+            model,
+            adata,
+            result,
+            source=name,
+            query=query.name,
+            limits=_limits_of(name, registry),
+        )
+        write_report(made, report)
         typer.echo(f"Wrote {report}")
+
+
+def _limits_of(name: str, registry: str | None) -> list[str]:
+    """Tell what the card of a published model says against relying on it."""
+    from sczoo.hub import show
+    from sczoo.hub._load import is_path
+
+    if is_path(name):
+        return []
+    entry = show(name, registry)
+    return [*entry.limits, *(f"Not to be used for: {use}" for use in entry.out_of_scope)]
 
 
 @app.command()

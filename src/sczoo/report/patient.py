@@ -14,6 +14,8 @@ from sczoo.errors import InputError
 from sczoo.report._html import Figure, Report, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
 _OUT_OF_SCOPE = (
@@ -111,8 +113,13 @@ def _figures(model: Any, adata: AnnData) -> list[Figure]:
         shown = adata[rows].copy()
     colours = _colours(adata, model._method)
     if colours and adata.n_obs >= 3:
-        figure, axes = plt.subplots(1, len(colours), figsize=(5.2 * len(colours), 4.4))
-        for axis, colour in zip(np.atleast_1d(axes), colours, strict=True):
+        n_rows, n_columns = -(-len(colours) // 2), min(2, len(colours))
+        figure, axes = plt.subplots(
+            n_rows, n_columns, figsize=(5.2 * n_columns, 4.4 * n_rows), squeeze=False
+        )
+        for axis in axes.ravel()[len(colours) :]:
+            axis.set_axis_off()
+        for axis, colour in zip(axes.ravel(), colours, strict=False):
             pl.embedding(shown, f"X_{model._method}", color=colour, ax=axis, show=False)
         figure.tight_layout()
         figures.append(
@@ -129,7 +136,15 @@ def _figures(model: Any, adata: AnnData) -> list[Figure]:
     return figures
 
 
-def patient_report(model: Any, adata: AnnData, result: Any, *, source: str, query: str) -> Report:
+def patient_report(
+    model: Any,
+    adata: AnnData,
+    result: Any,
+    *,
+    source: str,
+    query: str,
+    limits: Sequence[str] = (),
+) -> Report:
     """Build the report about one application of a model.
 
     Parameters
@@ -144,6 +159,8 @@ def patient_report(model: Any, adata: AnnData, result: Any, *, source: str, quer
         Name of the model.
     query
         Name of the data.
+    limits
+        What the model's card says of where it must not be trusted, and not be used.
     """
     alignment = result.alignment
     method = model._method
@@ -154,12 +171,20 @@ def patient_report(model: Any, adata: AnnData, result: Any, *, source: str, quer
         ("Genes", alignment.summary()),
         ("Written", ", ".join(result.keys)),
     ]
+    if result.share_outside is not None:
+        usual = model.domain["latent_limit"]
+        facts.append(
+            (
+                "Outside what the model knows",
+                f"{result.share_outside:.0%} of the cells (expected: up to {usual:.0%})",
+            )
+        )
     tables = []
-    cluster = f"{method}_cluster"
-    if cluster in adata.obs:
-        sizes = adata.obs[cluster].value_counts()
-        rows = [(name, int(n), f"{n / adata.n_obs:.1%}") for name, n in sizes.items()]
-        tables.append(Table("Clusters", ["cluster", "cells", "share"], rows))
+    for column, caption in ((f"{method}_label", "Labels"), (f"{method}_cluster", "Clusters")):
+        if column in adata.obs:
+            sizes = adata.obs[column].value_counts()
+            rows = [(name, int(n), f"{n / adata.n_obs:.1%}") for name, n in sizes.items() if n]
+            tables.append(Table(caption, [column, "cells", "share"], rows))
     if alignment.missing:
         missing = [(name,) for name in alignment.missing[:50]]
         caption = f"Genes of the model that the query lacks ({len(alignment.missing)})"
@@ -173,7 +198,7 @@ def patient_report(model: Any, adata: AnnData, result: Any, *, source: str, quer
         tables=tables,
         methods=method_paragraph(model, adata.n_obs, alignment.summary()),
         citations=_citations(model),
-        limits=[_OUT_OF_SCOPE],
+        limits=[_OUT_OF_SCOPE, *limits],
         provenance=_provenance(model),
     )
 
