@@ -70,9 +70,9 @@ class DistilMixin:
         Latent codes are set to what the generator maps to the centres of groups of each class,
         moved so that the generated cells match the real ones, and emitted as whole counts.
         Beginnings, codes and emission are chosen by what four classifiers learn from them about a
-        part of the training cells that is put aside; the cells are then made in that way from all
-        training cells. The result is a function of model, training cells and seed alone; the
-        model does not change, and cells outside the training split are never read.
+        part of the training cells that is put aside. The result is a function of model, training
+        cells and seed alone; the model does not change, and cells outside the training split are
+        never read.
 
         Parameters
         ----------

@@ -106,6 +106,7 @@ class SCDD(
     _module_cls = SCDDModule
     _training_plan_cls = AutoencoderPlan
     _input_scale: ClassVar[InputScale] = "counts"
+    _describes_latent: ClassVar[bool] = True
     _summary: ClassVar[str] = (
         "Dataset distillation: a labelled atlas as a few synthetic cells of whole counts per "
         "class, through latent diffusion and a single-step generator."
