@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 
+import anndata
 import numpy as np
 import pytest
 import torch
 from scvi import hub as scvi_hub
 from scvi.hub._constants import _SCVI_HUB
 
+import sczoo
 from sczoo import hub, model
 from sczoo.errors import ArtefactError, NotTrainedError
 from sczoo.hub import _scvi, scvi_classes
@@ -104,8 +106,6 @@ def test_saved_again_after_the_round_trip(trained, exported, tmp_path):
 
 
 def test_metadata_is_what_scvi_tools_itself_would_write(trained, exported):
-    import anndata
-
     stated = json.loads((exported / _scvi.METADATA_FILE).read_text())
     made = scvi_hub.HubMetadata.from_dir(
         str(exported),
@@ -142,3 +142,37 @@ def test_a_card_of_ones_own_and_clumsy_calls(trained, tmp_path):
 def test_other_names_are_refused():
     with pytest.raises(AttributeError, match="os"):
         scvi_classes.__getattr__("os")
+
+
+def test_mudata_in_and_out(trained, tmp_path):
+    from mudata import MuData, read_h5mu
+
+    found, name = type(trained), type(trained).__name__
+    other = anndata.AnnData(np.ones((example_cells().n_obs, 3), dtype=np.float32))
+    other.obs_names, other.var_names = example_cells().obs_names, ["P1", "P2", "P3"]
+    data = MuData({"rna": example_cells(scale=found._input_scale), "protein": other})
+    keys = taken(found.setup_mudata, {"batch_key": "batch", "labels_key": "cell_type"})
+    places = {"layer": "rna", **dict.fromkeys(keys, "rna")}
+    found.setup_mudata(data, **keys, modalities=places)
+    arguments, training = SMALL[name]
+    made = found(data, **arguments)
+    made.train(**taken(found.train, {"max_epochs": 1, "batch_size": 64}), **training)
+    result = sczoo.transfer(made, data)
+    assert result.keys
+    data.write(tmp_path / "out.h5mu")
+    again = read_h5mu(tmp_path / "out.h5mu")
+    for key in result.keys:
+        place, column = key.rstrip("]").split("[")
+        written = getattr(again, place)[column.strip("'")]
+        expected = getattr(data, place)[column.strip("'")]
+        assert len(written) == data.n_obs
+        assert (
+            np.asarray(written).astype(str).tolist() == np.asarray(expected).astype(str).tolist()
+        )
+    # the same artefact as any other
+    made.save(tmp_path / "zoo")
+    query = example_cells(24, seed=9, scale=found._input_scale)
+    del query.obs["batch"]  # whose names are not saved
+    np.testing.assert_allclose(
+        found.load(tmp_path / "zoo")._main_result(query), made._main_result(query), atol=1e-5
+    )
