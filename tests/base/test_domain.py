@@ -75,11 +75,18 @@ def test_always_plain_finite_and_repeatable(n_cells, n_latent, seed, constant):
 
 
 @pytest.mark.slow
-def test_transfer_warns_of_another_tissue_and_not_of_another_patient(shared_data):
-    from sczoo.recipes.sce2tm_pbmc_interferon import data, train
+@pytest.mark.parametrize("method", ["sce2tm", "gramdr", "scagc"])
+def test_transfer_warns_of_another_tissue_and_not_of_another_patient(shared_data, method):
+    from sczoo.recipes import gramdr_pbmc, scagc_pbmc, sce2tm_pbmc_interferon
+    from sczoo.recipes._pbmc import data
 
-    model = train()
-    _, patient = data()
+    reference, patient = data()
+    if method == "sce2tm":
+        model = sce2tm_pbmc_interferon.train()
+    elif method == "gramdr":
+        model = gramdr_pbmc.train()
+    else:
+        model = scagc_pbmc.fit(reference[::5].copy())
     controls = patient[patient.obs["condition"].astype(str) == "ctrl"].copy()
     result = sczoo.transfer(model, controls)
     assert result.share_outside < 0.1

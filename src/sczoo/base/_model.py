@@ -65,6 +65,8 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
     _min_genes: ClassVar[int] = 2
     # sum up where the training cells lie in the latent space, to tell when a query lies elsewhere
     _describes_latent: ClassVar[bool] = False
+    # training cells get other coordinates than a query of the same cells would
+    _places_queries_apart: ClassVar[bool] = False
     _summary: ClassVar[str] = ""
     _citation: ClassVar[list[dict[str, str]]] = []
     # setup arguments that a query may lack

@@ -171,12 +171,22 @@ class TrainingMixin:
             rng = np.random.default_rng(seed)
             rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))
         model.module.eval()
-        latent = model.get_latent_representation(indices=rows)
+        if model._places_queries_apart:
+            latent = model.get_latent_representation(_as_query(model.adata[rows]))
+        else:
+            latent = model.get_latent_representation(indices=rows)
         batches = None
         if REGISTRY_KEYS.BATCH_KEY in model.adata_manager.data_registry:
             codes = model.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)
             batches = np.asarray(codes).ravel()[rows]
         return describe_latent(latent, batches, seed=seed)
+
+
+def _as_query(cells: Any) -> Any:
+    """Copy a view into memory, as the cells of somebody else."""
+    if getattr(cells, "isbacked", False):
+        return cells.to_memory()
+    return cells.copy()
 
 
 def _check_run(max_epochs: Any, batch_size: Any, train_size: Any, validation_size: Any) -> None:

@@ -95,6 +95,8 @@ class GramDR(GramSetupMixin, ReadingMixin, GramResultsMixin, ZooModelClass):
     _data_splitter_cls = FitDataModule  # type: ignore[assignment]
     _input_scale: ClassVar[InputScale] = "counts"
     _saved_attributes: ClassVar[tuple[str, ...]] = ("fitted_on_",)
+    _describes_latent: ClassVar[bool] = True
+    _places_queries_apart: ClassVar[bool] = True
     _summary: ClassVar[str] = (
         "Principal components corrected for depth and missing values, with a linear projection "
         "for new patients."
