@@ -41,13 +41,13 @@ ARGUMENTS = {
 }
 
 
-def cells_of(name: str, n_cells: int):
+def cells_of(name: str, n_cells: int, draw: int = 1):
     """Read a set without its unlabelled cells and without genes in fewer than three cells."""
     adata = labelled(name)
     known = ~adata.obs["cell_type"].astype(str).isin(["unassigned", "unlabelled"])
     adata = adata[known.to_numpy()].copy()
     if adata.n_obs > n_cells:
-        chosen = np.random.default_rng(1).choice(adata.n_obs, n_cells, replace=False)
+        chosen = np.random.default_rng(draw).choice(adata.n_obs, n_cells, replace=False)
         adata = adata[np.sort(chosen)].copy()
     sc.pp.filter_genes(adata, min_cells=3)
     return adata

@@ -126,9 +126,12 @@ class SCAGC(
     _data_splitter_cls = NumberedDataSplitter
     _input_scale: ClassVar[InputScale] = "counts"
     _min_cells: ClassVar[int] = 3
+    _describes_latent: ClassVar[bool] = True
+    _places_queries_apart: ClassVar[bool] = True
     _summary: ClassVar[str] = (
-        "Clustering on a graph of cells that learns with the embedding: no labels, even degrees, "
-        "minibatches for a million cells."
+        "Clustering on a graph of cells that learns with the embedding: more edges within types "
+        "and no hubs than nearest neighbours have, clusters about as good; no labels, minibatches "
+        "for a million cells."
     )
     _citation: ClassVar[list[dict[str, str]]] = [
         {
