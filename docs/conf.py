@@ -55,7 +55,7 @@ def _write_api_pages() -> None:
     for page in folder.glob("*.rst"):
         page.unlink()
     top = {*sczoo.__all__} - {"__version__", "doctor", "load", "transfer"}
-    for part in sorted({*top, "model.grit.scorers"}):
+    for part in sorted({*top, "model.grit.scorers", "model.scvitools"}):
         module = import_module(f"sczoo.{part}")
         title = f"sczoo.{part}"
         lines = [title, "=" * len(title), "", f".. automodule:: sczoo.{part}", "   :no-members:"]

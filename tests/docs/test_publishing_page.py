@@ -37,3 +37,20 @@ def test_the_example_can_be_pasted(tmp_path):
     assert "Eight gene programs" in done.stdout
     assert "Signed my-registry with ed25519:" in done.stdout
     assert (tmp_path / "annotated.h5ad").is_file()
+
+
+@pytest.mark.slow
+def test_the_lines_of_python_can_be_pasted(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:  # each by itself, as somebody who comes back tomorrow
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "for-scvi-hub" / "model.pt").is_file()
+    assert not (tmp_path / "scvi-model-for-the-zoo" / "model.pt").exists()
