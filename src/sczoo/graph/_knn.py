@@ -54,8 +54,8 @@ def knn(
         index looks at the nearest eighth of the regions: on real embeddings 99.8 % of the
         neighbours found are the true ones.
     quick
-        Above that number, look at the nearest sixty-fourth only, in regions fitted to fewer cells:
-        an order of magnitude faster, for candidates of which a few may be missed.
+        Above that number, look at the nearest 16 regions only, and fit them to fewer cells: an
+        order of magnitude faster, for candidates of which a few may be missed.
 
     Returns
     -------
@@ -149,7 +149,8 @@ def _propose(
         index.cp.max_points_per_centroid, index.cp.niter = 50, 6
     index.train(points)  # faiss seeds its own k-means: the same regions each time
     index.add(points)
-    index.nprobe = min(n_regions, max(16, n_regions // (64 if quick else 8)))
+    # where it must be quick a fixed number: with a share, work grows with the square of the cells
+    index.nprobe = min(n_regions, 16 if quick else max(16, n_regions // 8))
     found = index.search(targets, wanted)[1]
     short = np.flatnonzero((found < 0).any(axis=1))
     if len(short):  # the regions looked at held too few cells: look everywhere
