@@ -125,7 +125,8 @@ class SCE2TM(
         neighbours.
     guidance_weight
         Weight of the guidance. In the default preset it is relative to the reconstruction loss,
-        so that it is felt whatever the number of genes.
+        so that it is felt whatever the number of genes; 0.6 by default. A weight of 2 gives
+        clusters that agree better with cell types, and topics that respond less to a treatment.
     n_neighbors
         Neighbours of a cell for ``guidance="assignments"``, the cell itself counted; 15, or all
         cells if there are fewer.

@@ -46,6 +46,8 @@ NEIGHBOUR_X = "expression_of_expression_neighbour"
 _BALANCE = 5.0
 # Most cells of a minibatch whose distances the guidance compares.
 _PAIRED_CELLS = 256
+# Cells that are normalised at a time.
+_ROWS = 64
 
 
 class SCE2TMModule(BaseModuleClass):
@@ -208,7 +210,15 @@ class SCE2TMModule(BaseModuleClass):
             total = x.sum(dim=1, keepdim=True)
             if gene_mask is not None:
                 total = total / self.gene_fraction[gene_mask].sum().clamp_min(1e-6)
-            x = torch.mul(x, self.target_total / total.clamp_min(1e-6), out=memory).log1p_()
+            scale = self.target_total / total.clamp_min(1e-6)
+            if memory is None:
+                x = (x * scale).log1p_()
+            else:
+                # a few cells at a time stay in the cache between the two operations
+                for start in range(0, len(x), _ROWS):
+                    rows = slice(start, start + _ROWS)
+                    torch.mul(x[rows], scale[rows], out=memory[rows]).log1p_()
+                x = memory
         if gene_mask is not None:
             x = torch.where(gene_mask, x, self.gene_mean)
         return x
@@ -381,6 +391,7 @@ class SCE2TMModule(BaseModuleClass):
         gives strong genes their share of the topics.
         """
         scale = None
+        one = x.new_ones(())
         if not self.published and bool(self.normalises):
             scale = self.target_depth / x.sum(dim=1, keepdim=True).clamp_min(1e-6)
 
@@ -388,7 +399,8 @@ class SCE2TMModule(BaseModuleClass):
             if scale is None:
                 weight = log_normalised[rows].clone()
             else:
-                weight = (x[rows] * scale[rows]).log1p_()
+                # not log1p, which takes twice as long: here 1e-7 is exact enough
+                weight = torch.addcmul(one, x[rows], scale[rows]).log_()
             return weight if self.all_present else weight * self.present
 
         return target

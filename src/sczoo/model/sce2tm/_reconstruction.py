@@ -25,17 +25,30 @@ _BLOCK_ON_CPU = 32
 _DECODED_BLOCK_ON_CPU = 128
 
 
+# logits whose exponentials sum to something within these bounds need no shift
+_SMALLEST, _LARGEST = 1e-25, 1e25
+
+
 def _loss_and_gradient(
     part: torch.Tensor, weight: torch.Tensor, share: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss of some cells and its gradient; the memory of all arguments is used up."""
+    """Loss of some cells and its negative gradient.
+
+    The gradient ends up in the memory of the logits, ``part``, that of ``share`` is used too.
+    """
     total = weight.sum(dim=1)
-    highest = part.amax(dim=1, keepdim=True)
-    share = torch.sub(part, highest, out=share).exp_()
+    share = torch.exp(part, out=share)
     size = share.sum(dim=1)
-    loss = total * (size.log() + highest[:, 0]) - part.mul_(weight).sum(dim=1)
-    # d/dlogits: total * softmax - target
-    return loss, torch.sub(share.mul_((total / size)[:, None]), weight, out=part)
+    log_size = size.log()
+    if not bool(((size > _SMALLEST) & (size < _LARGEST)).all()):
+        highest = part.amax(dim=1, keepdim=True)
+        share = torch.sub(part, highest, out=share).exp_()
+        size = share.sum(dim=1)
+        log_size = size.log() + highest[:, 0]
+    products = part.mul_(weight).sum(dim=1)
+    # minus d/dlogits: target - total * softmax
+    slope = torch.addcmul(weight, share, (total / size)[:, None], value=-1.0, out=part)
+    return total * log_size - products, slope
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -54,7 +67,7 @@ class _CrossEntropy(torch.autograd.Function):
         if ctx.gradient is None:
             raise RuntimeError("the gradient of this loss was already taken")
         gradient, ctx.gradient = ctx.gradient, None
-        return gradient.mul_(gradients[0][:, None]), None
+        return gradient.mul_(-gradients[0][:, None]), None
 
 
 class _DecodedCrossEntropy(torch.autograd.Function):
@@ -86,7 +99,7 @@ class _DecodedCrossEntropy(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("the gradient of this loss was already taken")
         (of_theta, of_programs), ctx.gradients = ctx.gradients, None
-        factor = gradients[0] / ctx.n_cells
+        factor = -gradients[0] / ctx.n_cells
         return of_theta.mul_(factor), of_programs.mul_(factor), None
 
 
