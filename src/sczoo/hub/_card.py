@@ -60,6 +60,8 @@ def render_card(entry: RegistryEntry) -> str:
         "tags": ["sczoo", "single-cell", "scRNA-seq", entry.kind, entry.method],
     }
     body = _environment().get_template("card.md.j2").render(entry=entry, template=TEMPLATE_VERSION)
+    # quotes mean something in HTML attributes alone, of which a card has none
+    body = body.replace("&#39;", "'").replace("&#34;", '"')
     return f"---\n{dump_yaml(front).decode()}---\n{body}\n"
 
 
