@@ -27,7 +27,7 @@ from itertools import product
 
 import numpy as np
 from _measure import Results, cost, labelled
-from dpdcan_utility import SETS, scores
+from dpdcan_utility import CLOSE, SETS, scores
 from scipy import sparse
 from scipy.linalg import eigh
 
@@ -131,4 +131,4 @@ def main(names):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or (*SETS, *TUNING))
+    main(sys.argv[1:] or tuple(dict.fromkeys((*CLOSE, *SETS, *TUNING))))
