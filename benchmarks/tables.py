@@ -12,7 +12,9 @@ A table stands in a page between two comments, the first of which says where it 
     ...
     <!-- end of table -->
 
-``values`` maps columns of the results to decimals; several are joined by ``" / "``. Rows that
+``file`` is the name of a result, or ``registry`` for the figures of the zoo's own artefacts.
+``values`` maps columns of the results to decimals; several are joined by ``" / "``, or without
+``columns`` stand in columns of their own. Rows that
 agree in everything named are averaged. Optional: ``order`` (lists of wanted values by column,
 which also select), ``names`` (headings in plain words), ``mean: true`` (a last line with the
 mean), ``spread: true`` (plus or minus the standard deviation), ``count: true`` (how many results
@@ -55,7 +57,7 @@ def table(spec: dict[str, Any]) -> str:
     """Return the markdown of one table."""
     if unknown := set(spec) - _KNOWN:
         raise ValueError(f"unknown in a table: {sorted(unknown)}")
-    data = pd.DataFrame(json.loads((RESULTS / f"{spec['file']}.json").read_text())["rows"])
+    data = pd.DataFrame(_read(spec["file"]))
     for key, wanted in spec.get("where", {}).items():
         data = data[data[key].isin(wanted if isinstance(wanted, list) else [wanted])]
     order = spec.get("order", {})
@@ -65,7 +67,7 @@ def table(spec: dict[str, Any]) -> str:
         raise ValueError(f"no rows of {spec['file']} are left: {spec}")
     rows, columns = spec["rows"], spec.get("columns", [])
     cells = _cells(data, [*rows, *columns], spec)
-    wide = cells.unstack(columns) if columns else cells.to_frame(" / ".join(spec["values"]))
+    wide = cells.unstack(columns) if columns else _apart(data, spec)
     lines = _arranged(wide.index, rows, order)
     heads = _arranged(wide.columns, columns, order) if columns else list(wide.columns)
     names = spec.get("names", {})
@@ -78,9 +80,43 @@ def table(spec: dict[str, Any]) -> str:
     return "".join("| " + " | ".join(_shown(cell) for cell in line) + " |\n" for line in out)
 
 
+def _read(name: str) -> list[dict[str, Any]]:
+    """Rows of a benchmark, or, for ``registry``, the figures of the zoo's own artefacts."""
+    if name != "registry":
+        return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    rows = []
+    for entry in yaml.safe_load((ROOT / "registry.yaml").read_text())["entries"]:
+        for metric in entry["metrics"]:
+            beside = metric["baseline"]
+            own = [key for key in beside if key.startswith("trained_on_the_patient")]
+            others = [key for key in beside if key not in own]
+            rows.append(
+                {
+                    "artefact": f"`{entry['id']}`",
+                    "figure": metric["name"].replace("_", " "),
+                    "data": metric["split"],
+                    "value": metric["value"],
+                    "patient": beside[own[0]] if own else None,
+                    "baseline": others[0].replace("_", " ") if others else "",
+                    "other": beside[others[0]] if others else None,
+                }
+            )
+    return rows
+
+
 def _cells(data: pd.DataFrame, keys: list[str], spec: dict[str, Any]) -> pd.Series:
     return data.groupby(keys, sort=False, dropna=False).apply(
         lambda group: _cell(group, spec), include_groups=False
+    )
+
+
+def _apart(data: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
+    """Without columns, each value has a column of its own."""
+    return pd.DataFrame(
+        {
+            key: _cells(data, spec["rows"], {**spec, "values": {key: digits}})
+            for key, digits in spec["values"].items()
+        }
     )
 
 
