@@ -38,10 +38,15 @@ def train() -> AnnData:
 
 
 def labels_by(distilled: AnnData, query: AnnData) -> Any:
-    """Labels of the classifier that `sczoo.transfer` trains on distilled cells."""
-    from sczoo.model.scdd import DistilledClassifier
+    """Labels of the classifier that `sczoo.transfer` trains on distilled cells.
 
-    return DistilledClassifier(distilled).predict(query).astype(str)
+    Another study may share few genes; the card says so.
+    """
+    import sczoo
+
+    query = query.copy()
+    sczoo.transfer(distilled, query, min_coverage=0.5)
+    return query.obs["scdd_label"].to_numpy(dtype=str)
 
 
 def beside(reference: AnnData, query: AnnData, own: bool = True) -> dict[str, dict[str, Score]]:
