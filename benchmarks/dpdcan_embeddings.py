@@ -17,7 +17,7 @@ of the noisy profile and second moments, or pay for one more release out of the 
 ``rescaled, reliability``
     Fifteen eigenvectors, 15 % of the budget, the inverse root of the scatter, then reliability.
 
-The variants and their settings were chosen on pbmc3k, pbmc_facs_zheng and baron_mouse.
+Not one was kept. The settings were chosen on pbmc3k, pbmc_facs_zheng and baron_mouse.
 """
 
 from __future__ import annotations
