@@ -57,9 +57,7 @@ def masks(shape: tuple[int, int], kind: str, seed: int) -> np.ndarray:
     return rng.random(shape) < rate
 
 
-def gramdr(
-    y: np.ndarray, mask: np.ndarray, k: int, scores: str = "gram", **kwargs
-) -> np.ndarray:
+def gramdr(y: np.ndarray, mask: np.ndarray, k: int, scores: str = "gram", **kwargs) -> np.ndarray:
     from sczoo.model import GramDR
 
     adata = AnnData(np.where(mask, y, np.nan))
