@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anndata import AnnData
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -74,6 +76,20 @@ class Recipe:
     def full_card(self, model: Any) -> dict[str, Any]:
         """Build the card of a model just made, figures included."""
         return {**self.card(model), "metrics": self.figures(model, baselines=True)}
+
+
+def trained(
+    method: str, cells: AnnData, *, setup: dict[str, Any] | None = None, **arguments: Any
+) -> Any:
+    """Train a model of the zoo on a copy of some cells, with the defaults of training."""
+    from sczoo import model
+
+    model_class = getattr(model, method)
+    cells = cells.copy()
+    model_class.setup_anndata(cells, **(setup or {}))
+    made = model_class(cells, **arguments)
+    made.train()
+    return made
 
 
 OUT_OF_SCOPE = "Diagnosis, prognosis or any decision about a patient's treatment."

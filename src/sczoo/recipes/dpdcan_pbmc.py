@@ -14,7 +14,7 @@ from sczoo.recipes._figures import (
     held_out_clustering,
 )
 from sczoo.recipes._pbmc import HELD_OUT, data, pbmc_card
-from sczoo.recipes._recipe import Recipe
+from sczoo.recipes._recipe import Recipe, trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,13 +32,7 @@ def members() -> tuple[AnnData, AnnData]:
 
 def fit(cells: AnnData, target_epsilon: float) -> Any:
     """Train with a budget; infinity is the twin without privacy."""
-    from sczoo.model import DPDCAN
-
-    cells = cells.copy()
-    DPDCAN.setup_anndata(cells)
-    model = DPDCAN(cells, target_epsilon=target_epsilon, acknowledge=["gene_list"])
-    model.train()
-    return model
+    return trained("DPDCAN", cells, target_epsilon=target_epsilon, acknowledge=["gene_list"])
 
 
 def train() -> Any:

@@ -14,7 +14,7 @@ from sczoo.recipes._figures import (
     pca_projection,
 )
 from sczoo.recipes._pbmc import HELD_OUT, data, pbmc_card
-from sczoo.recipes._recipe import Recipe
+from sczoo.recipes._recipe import Recipe, trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,13 +26,7 @@ N_LATENT = 20
 
 def fit(cells: AnnData) -> Any:
     """Train on some cells."""
-    from sczoo.model import GramDR
-
-    cells = cells.copy()
-    GramDR.setup_anndata(cells)
-    model = GramDR(cells, n_latent=N_LATENT)
-    model.train()
-    return model
+    return trained("GramDR", cells, n_latent=N_LATENT)
 
 
 def train() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sczoo.recipes._figures import card_metrics, cross_validated, labelling, logistic_regression
 from sczoo.recipes._pbmc import HELD_OUT, data, pbmc_card
-from sczoo.recipes._recipe import Recipe
+from sczoo.recipes._recipe import Recipe, trained
 
 # names of the types in the data -> in the marker table
 TYPES = {
@@ -23,13 +23,7 @@ TYPES = {
 
 def train() -> Any:
     """Build the marker scorer and its graph on every donor but the held-out one."""
-    from sczoo.model import GRIT
-
-    cells = data()[0].copy()
-    GRIT.setup_anndata(cells)
-    model = GRIT(cells, classes=list(TYPES.values()))
-    model.train()
-    return model
+    return trained("GRIT", data()[0], classes=list(TYPES.values()))
 
 
 def figures(model: Any, *, baselines: bool = True) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from sczoo.recipes._figures import (
     pca_projection,
 )
 from sczoo.recipes._pbmc import HELD_OUT, data, pbmc_card
-from sczoo.recipes._recipe import Recipe
+from sczoo.recipes._recipe import Recipe, trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 def fit(cells: AnnData) -> Any:
     """Train on some cells, with the defaults; the number of clusters is found, not given."""
-    from sczoo.model import SCAGC
-
-    cells = cells.copy()
-    SCAGC.setup_anndata(cells)
-    model = SCAGC(cells)
-    model.train()
-    return model
+    return trained("SCAGC", cells)
 
 
 def train() -> Any:

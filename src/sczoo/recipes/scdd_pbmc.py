@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sczoo.recipes._figures import card_metrics, cross_validated, labelling, logistic_regression
 from sczoo.recipes._pbmc import HELD_OUT, data, pbmc_card
-from sczoo.recipes._recipe import Recipe
+from sczoo.recipes._recipe import Recipe, trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,13 +23,7 @@ NOT_ANONYMOUS = (
 
 def distil(cells: AnnData) -> AnnData:
     """Train on some cells, and distil them."""
-    from sczoo.model import SCDD
-
-    cells = cells.copy()
-    SCDD.setup_anndata(cells, labels_key="cell_type")
-    model = SCDD(cells)
-    model.train()
-    return model.distill(PER_CLASS)
+    return trained("SCDD", cells, setup={"labels_key": "cell_type"}).distill(PER_CLASS)
 
 
 def train() -> AnnData:

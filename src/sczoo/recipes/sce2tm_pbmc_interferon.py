@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sczoo.recipes._figures import clustering_metrics, held_out_clustering
 from sczoo.recipes._pbmc import HELD_OUT, data, pbmc_card
-from sczoo.recipes._recipe import Recipe
+from sczoo.recipes._recipe import Recipe, trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 def fit(cells: AnnData) -> Any:
     """Train on some cells, with the defaults."""
-    from sczoo.model import SCE2TM
-
-    cells = cells.copy()
-    SCE2TM.setup_anndata(cells)
-    model = SCE2TM(cells)
-    model.train()
-    return model
+    return trained("SCE2TM", cells)
 
 
 def train() -> Any:
