@@ -72,7 +72,7 @@ def load(
     if artefact.record.kind == "dataset":
         if adata is not None:
             raise InputError(f"{name_or_dir} is a dataset; adata= can be given for models only.")
-        return _with_record(read_data(artefact), artefact)
+        return open_cells(artefact)
     model = open_model(artefact)
     if _libraries_differ(artefact):
         difference = run_selftest(model, artefact)
@@ -89,8 +89,9 @@ def load(
     return model
 
 
-def _with_record(adata: AnnData, artefact: Artefact) -> AnnData:
-    """Give the cells of a dataset what the artefact says of them, and counts as floats."""
+def open_cells(artefact: Artefact) -> AnnData:
+    """Read the cells of a dataset, with what the artefact says of them and counts as floats."""
+    adata = read_data(artefact)
     if adata.X is not None and adata.X.dtype.kind in "ui":
         adata.X = adata.X.astype("float32")  # as stored they are too narrow to be summed
     record = artefact.record

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sczoo.errors import RevokedError, SczooError
-from sczoo.hub._cells import read_data
 from sczoo.hub._load import (
     is_path,
     open_artefact,
+    open_cells,
     open_model,
     require_place,
     run_selftest,
@@ -126,7 +126,7 @@ def _check_content(artefact: Artefact) -> tuple[Check, Any]:
     """Check what is inside; returns it too, unless it is not sound."""
     if artefact.record.kind == "dataset":
         try:
-            adata = read_data(artefact)
+            adata = open_cells(artefact)
         except SczooError as error:
             return Check("cells", "failed", str(error)), None
         if list(map(str, adata.var_names)) != artefact.gene_ids():
