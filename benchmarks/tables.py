@@ -130,10 +130,10 @@ def _cell(group: pd.DataFrame, spec: dict[str, Any]) -> str:
         part = f"{known.mean():.{digits}f}"
         if spec.get("spread") and len(known) > 1:
             part += f" ± {known.std():.{digits}f}"
-        if spec.get("count"):
-            part += f" ({len(known)})"
         parts.append(part)
-    return " / ".join(parts) if any(parts) else ""
+    if not any(parts):
+        return ""
+    return " / ".join(parts) + (f" ({len(group)})" if spec.get("count") else "")
 
 
 def _means(data: pd.DataFrame, heads: list, lines: list, spec: dict[str, Any]) -> list[str]:

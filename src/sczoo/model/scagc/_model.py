@@ -126,7 +126,8 @@ class SCAGC(
     _data_splitter_cls = NumberedDataSplitter
     _input_scale: ClassVar[InputScale] = "counts"
     _min_cells: ClassVar[int] = 3
-    _describes_latent: ClassVar[bool] = True
+    # not with the other records: queries have places once the anchors are settled
+    _describes_latent: ClassVar[bool] = False
     _places_queries_apart: ClassVar[bool] = True
     _summary: ClassVar[str] = (
         "Clustering on a graph of cells that learns with the embedding: more edges within types "
@@ -426,6 +427,9 @@ class SCAGC(
         arguments = self.init_params_["non_kwargs"]
         arguments["n_clusters"] = len(module.centres)
         arguments["n_anchors"] = len(module.anchor_components)
+        rows = self.train_indices_
+        rows = None if rows is None else np.sort(np.asarray(rows))
+        self.domain |= self._describe_latent(self._seed(), rows)
         used = len(np.unique(self.predict()))
         if used < len(module.centres):
             logger.warning(
