@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 HELD_OUT = "donor_107"
 LICENCE = {"weights": "CC-BY-4.0", "data": "public (GEO), no licence stated"}
 PANEL = (
-    "1,016 genes only, chosen for these data: of the genes that mark B cells and of those that "
-    "interferon induces, most are not among them."
+    "1,016 genes only, chosen for these data: most of the genes that mark B lymphocytes, and most "
+    "of those that interferon induces, are not among them."
 )
 
 
