@@ -73,7 +73,7 @@ types: $(VENV)/.dev
 
 # run the tutorials and keep their output
 tutorials: $(VENV)/.dev
-	$(VENV)/bin/jupyter execute --inplace docs/tutorials/*.ipynb
+	$(VENV)/bin/python docs/run_tutorials.py
 
 # the zoo's own artefacts, those that registry.yaml does not have yet
 pretrained: $(VENV)/.dev
