@@ -20,6 +20,7 @@ import pytest
 import scvi
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
+from small_models import MARKERS
 
 import sczoo
 from sczoo.testing import example_cells
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is not None, reason="ray is here; this stands in for it"
 )
 
-MARKERS = {f"type {k}": [f"GENE{n}A" for n in range(5 * k, 5 * k + 5)] for k in range(4)}
 # metric, constructor's and training's parameters, as a search space would sample them
 TRIALS = {
     "DPDCAN": ("train_loss", {"noise_multiplier": 0.0, "n_latent": 5}, {"max_epochs": 1}),

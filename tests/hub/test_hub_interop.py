@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 
 import anndata
@@ -11,6 +10,7 @@ import pytest
 import torch
 from scvi import hub as scvi_hub
 from scvi.hub._constants import _SCVI_HUB
+from small_models import KEYS, SMALL, make, taken
 
 import sczoo
 from sczoo import hub, model
@@ -18,40 +18,9 @@ from sczoo.errors import ArtefactError, NotTrainedError
 from sczoo.hub import _scvi, scvi_classes
 from sczoo.testing import example_cells
 
-MARKERS = {f"type {k}": [f"GENE{n}A" for n in range(5 * k, 5 * k + 5)] for k in range(4)}
-# Constructor and training arguments of a small model of each class.
-SMALL = {
-    "DPDCAN": ({"noise_multiplier": 0.0, "n_latent": 5}, {}),
-    "GRIT": ({"markers": MARKERS, "n_components": 10}, {}),
-    "GramDR": ({"n_latent": 8}, {}),
-    "SCAGC": ({"n_clusters": 4}, {}),
-    "SCDD": (
-        {"n_latent": 6, "n_hidden": 32, "denoiser_hidden": 16, "denoiser_layers": 1},
-        {"max_steps_diffusion": 4, "max_steps_student": 4},
-    ),
-    "SCE2TM": ({"n_topics": 5}, {}),
-}
-KEYS = {"batch_key": "batch", "labels_key": "cell_type"}
-
 
 def test_every_class_is_here():
     assert set(SMALL) == set(model._INDEX)
-
-
-def taken(function, arguments):
-    """Those of the arguments that a function takes."""
-    parameters = inspect.signature(function).parameters
-    return {name: value for name, value in arguments.items() if name in parameters}
-
-
-def make(name):
-    found = getattr(model, name)
-    cells = example_cells(scale=found._input_scale)
-    found.setup_anndata(cells, **taken(found.setup_anndata, KEYS))
-    arguments, training = SMALL[name]
-    made = found(cells, **arguments)
-    made.train(**taken(found.train, {"max_epochs": 1, "batch_size": 64}), **training)
-    return made
 
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
@@ -151,7 +120,7 @@ def test_mudata_in_and_out(trained, tmp_path):
     other = anndata.AnnData(np.ones((example_cells().n_obs, 3), dtype=np.float32))
     other.obs_names, other.var_names = example_cells().obs_names, ["P1", "P2", "P3"]
     data = MuData({"rna": example_cells(scale=found._input_scale), "protein": other})
-    keys = taken(found.setup_mudata, {"batch_key": "batch", "labels_key": "cell_type"})
+    keys = taken(found.setup_mudata, KEYS)
     places = {"layer": "rna", **dict.fromkeys(keys, "rna")}
     found.setup_mudata(data, **keys, modalities=places)
     arguments, training = SMALL[name]

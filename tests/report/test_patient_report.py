@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from small_models import SMALL, make
 
 matplotlib.use("Agg")
 
@@ -20,35 +21,11 @@ from sczoo.report import write_report
 from sczoo.report.patient import patient_report
 from sczoo.testing import example_cells
 
-MARKERS = {f"type {k}": [f"GENE{n}A" for n in range(5 * k, 5 * k + 5)] for k in range(4)}
-SMALL = {
-    "DPDCAN": ({"noise_multiplier": 0.0, "n_latent": 5}, {}),
-    "GRIT": ({"markers": MARKERS, "n_components": 10}, {}),
-    "GramDR": ({"n_latent": 8}, {}),
-    "SCAGC": ({"n_clusters": 4}, {}),
-    "SCDD": (
-        {"n_latent": 6, "n_hidden": 32, "denoiser_hidden": 16, "denoiser_layers": 1},
-        {"max_steps_diffusion": 4, "max_steps_student": 4},
-    ),
-    "SCE2TM": ({"n_topics": 5}, {}),
-}
 HOSTILE = '"><script>document.title="owned"</script><img src="https://example.org/x.png">'
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
     None,
 )
-
-
-def trained(name):
-    found = getattr(sczoo.model, name)
-    cells = example_cells(scale=found._input_scale)
-    keys = {"labels_key": "cell_type"} if name == "SCDD" else {}
-    found.setup_anndata(cells, **keys)
-    arguments, training = SMALL[name]
-    model = found(cells, **arguments)
-    epochs = {} if name in ("GRIT", "GramDR") else {"max_epochs": 1}
-    model.train(**epochs, **training)
-    return model
 
 
 def imported(folder):
@@ -67,11 +44,11 @@ def applied(request, tmp_path_factory):
     """A model, a patient with dangerous names to whom it was applied, and the report's file."""
     folder = tmp_path_factory.mktemp("report")
     if request.param == "a distilled set":
-        model = usable(trained("SCDD").distill(20))
+        model = usable(make("SCDD").distill(20))
     elif request.param == "SCVI of scvi-tools":
         model = imported(folder / "scvi")
     else:
-        model = trained(request.param)
+        model = make(request.param)
     query = example_cells(90, seed=7, scale=getattr(model, "_input_scale", "counts"))
     query.obs["ward"] = np.where(np.arange(query.n_obs) % 2, HOSTILE, "east")
     query = query[:, 3:].copy()  # some genes are missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import pytest
+from small_models import MARKERS
 
 from sczoo.testing import ModelCase, list_checks
 
@@ -16,11 +17,6 @@ SLOW = set(list_checks(slow=True))
 SKIP = {
     "a_view_as_query": "every label depends on all cells given, so that a part of the cells has "
     "labels of its own; tests/model/grit/test_grit_model.py compares a view with its copy"
-}
-# The cells of the battery have no real genes: four types with five markers each.
-MARKERS = {
-    f"type {kind}": [f"GENE{number}A" for number in range(5 * kind, 5 * kind + 5)]
-    for kind in range(4)
 }
 
 

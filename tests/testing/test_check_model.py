@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
-
-import numpy as np
-import pytest
-import torch
-
-# a fresh process imports these modules by name
-sys.path.insert(0, str(Path(__file__).parent))
 
 import faults_in_inputs
 import faults_in_queries
 import faults_in_saving
 import faults_in_training
+import numpy as np
+import pytest
+import torch
 from faults import FAULTS
 from zoo_toys import ToyLinear
 
