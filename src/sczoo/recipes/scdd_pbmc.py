@@ -43,7 +43,7 @@ def labels_by(distilled: AnnData, query: AnnData) -> Any:
     return query.obs["scdd_label"].to_numpy(dtype=str)
 
 
-def beside(reference: AnnData, query: AnnData, own: bool = True) -> dict[str, dict[str, Score]]:
+def beside(reference: AnnData, query: AnnData) -> dict[str, dict[str, Score]]:
     """Measure the same classifier on averages, on all cells, and on the query's own cells."""
     from sczoo.model.scdd import select_cells
 
@@ -51,13 +51,11 @@ def beside(reference: AnnData, query: AnnData, own: bool = True) -> dict[str, di
     averages = select_cells(reference, "pseudobulk", PER_CLASS, labels_key="cell_type")
     genes = reference.var_names.intersection(query.var_names)
     everything = logistic_regression(reference[:, genes], query[:, genes])
-    found = {
+    return {
         "pseudobulk_of_the_same_size": labelling(truth, labels_by(averages, query)),
         "trained_on_all_cells": labelling(truth, everything),
+        "trained_on_the_patient": labelling(truth, cross_validated(query)),
     }
-    if own:
-        found["trained_on_the_patient"] = labelling(truth, cross_validated(query))
-    return found
 
 
 def figures(distilled: AnnData, *, baselines: bool = True) -> list[dict[str, Any]]:
