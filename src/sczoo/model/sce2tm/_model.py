@@ -6,12 +6,13 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
+import torch
 from scvi import REGISTRY_KEYS
 
 from sczoo import _compat
 from sczoo.base import ZooModelClass
 from sczoo.errors import InputError, MissingKeyError, TooFewCellsError, TooFewGenesError
-from sczoo.model.sce2tm._constants import InputKind, training_constants
+from sczoo.model.sce2tm._constants import InputKind, TrainingConstants, training_constants
 from sczoo.model.sce2tm._differential import DifferentialTopicsMixin
 from sczoo.model.sce2tm._guided_data import GuidedDataSplitter
 from sczoo.model.sce2tm._knowledge import (
@@ -27,6 +28,7 @@ from sczoo.model.sce2tm._presets import PRESETS, GuidanceName, PresetName
 from sczoo.model.sce2tm._results import TopicResultsMixin
 from sczoo.model.sce2tm._setup import TopicSetupMixin
 from sczoo.model.sce2tm._stability import StabilityMixin, current_seed
+from sczoo.model.sce2tm._start import EmbeddingStart, starting_embeddings
 from sczoo.model.sce2tm._trainingplan import SCE2TMTrainingPlan
 
 if TYPE_CHECKING:
@@ -125,13 +127,17 @@ class SCE2TM(
         neighbours.
     guidance_weight
         Weight of the guidance. In the default preset it is relative to the reconstruction loss,
-        so that it is felt whatever the number of genes; 0.6 by default. A weight of 2 gives
-        clusters that agree better with cell types, and topics that respond less to a treatment.
+        so that it is felt whatever the number of genes; 1.2 by default. Larger weights arrange
+        the cells more like the knowledge, and topics respond less to a treatment.
     n_neighbors
         Neighbours of a cell for ``guidance="assignments"``, the cell itself counted; 15, or all
         cells if there are fewer.
     dropout_rate
         Dropout in the encoder.
+    embedding_init
+        Where topics and genes start when the training begins. ``"coexpression"``: genes that are
+        expressed together lie together, topics in the middle of such groups; so their genes belong
+        together. ``"random"``, as published: in random directions.
 
     Examples
     --------
@@ -188,6 +194,7 @@ class SCE2TM(
         guidance_weight: float | None = None,
         n_neighbors: int | None = None,
         dropout_rate: float = 0.0,
+        embedding_init: EmbeddingStart | None = None,
     ) -> None:
         init_locals = dict(locals())
         super().__init__(adata, registry)
@@ -195,6 +202,7 @@ class SCE2TM(
         _check_choice("knowledge", knowledge, (*get_args(KnowledgeName), None))
         _check_choice("input_kind", input_kind, (*get_args(InputKind), None))
         _check_choice("guidance", guidance, (*get_args(GuidanceName), None))
+        _check_choice("embedding_init", embedding_init, (*get_args(EmbeddingStart), None))
         # What the preset decides is recorded with the arguments, so that a saved model stays what
         # it is when a later version of sczoo changes its presets.
         chosen = {
@@ -215,6 +223,8 @@ class SCE2TM(
                 "own. Pass more genes or a smaller n_topics."
             )
         self._preset = PRESETS[preset]
+        self._embedding_init = embedding_init or self._preset.embedding_init
+        init_locals["embedding_init"] = self._embedding_init
         self._n_neighbors = n_neighbors
         self._knowledge = self._resolve_knowledge(knowledge)
         self._fine_tuning = False
@@ -336,6 +346,7 @@ class SCE2TM(
         splitter = dict(datasplitter_kwargs or {})
         if self.adata is not None and "datamodule" not in trainer_kwargs:
             splitter.setdefault("guidance", self._build_guidance())
+            self._start_embeddings()
         self._train(
             max_epochs=max_epochs,
             accelerator=accelerator,
@@ -386,18 +397,37 @@ class SCE2TM(
             knowledge = check_knowledge(
                 self.adata_manager.get_from_registry(KNOWLEDGE_FIELD), "the registered knowledge"
             )
-        constants = self._constants or training_constants(
-            source, self._layer, self.input_kind_, float(module.target_total)
-        )
         return build_guidance(
             source,
             self._layer,
-            constants,
+            self._normalisation(source),
             knowledge=knowledge,
             n_neighbors=n_neighbors,
             neighbours=module.guidance == "assignments",
             published=module.published,
         )
+
+    def _normalisation(self, source: AnnData) -> TrainingConstants:
+        return self._constants or training_constants(
+            source, self._layer, self.input_kind_, float(self.module.target_total)
+        )
+
+    @torch.no_grad()
+    def _start_embeddings(self) -> None:
+        """Move the embeddings to where they start, before the first training alone."""
+        if self.is_trained_ or self._fine_tuning or self._embedding_init == "random":
+            return
+        module, source = self.module, self._expression(self.adata)
+        topics, genes = starting_embeddings(
+            source,
+            self._layer,
+            self._normalisation(source),
+            topics=module.topic_embedding.cpu().numpy(),
+            genes=module.gene_embedding.cpu().numpy(),
+            seed=self._seed(),
+        )
+        module.topic_embedding.copy_(torch.from_numpy(topics))
+        module.gene_embedding.copy_(torch.from_numpy(genes))
 
     def _prepare_fine_tuning(self) -> None:
         """Free the encoder alone: topics keep their meaning, and the query needs no knowledge."""

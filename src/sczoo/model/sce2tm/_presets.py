@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from sczoo.model.sce2tm._ecr import Solver
+    from sczoo.model.sce2tm._start import EmbeddingStart
 
 __all__ = ["PRESETS", "GuidanceName", "Preset", "PresetName"]
 
@@ -24,8 +25,9 @@ class Preset:
     prior_weight: float
     ecr_weight: float
     ecr_warmup: float
-    """Share of the steps over which the clustering of embeddings comes in: topics form from the
-    data first and are kept apart then."""
+    """Share of the steps over which the clustering of embeddings comes in."""
+    embedding_init: EmbeddingStart
+    """Where the embeddings of topics and genes start."""
     guidance: GuidanceName
     guidance_weight: float
     solver: Solver
@@ -50,14 +52,15 @@ PRESETS: dict[str, Preset] = {
         n_embedding=64,
         prior_weight=0.3,
         ecr_weight=30.0,
-        ecr_warmup=0.5,
+        ecr_warmup=0.0,
+        embedding_init="coexpression",
         guidance="geometry",
-        guidance_weight=0.6,
+        guidance_weight=1.2,
         solver="detached",
         published=False,
         optimizer="Adam",
         learning_rate=1e-3,
-        embedding_rate=10.0,
+        embedding_rate=1.0,
         decoder_rate=30.0,
         schedule="cosine",
         max_epochs=None,
@@ -70,6 +73,7 @@ PRESETS: dict[str, Preset] = {
         prior_weight=1.0,
         ecr_weight=100.0,
         ecr_warmup=0.0,
+        embedding_init="random",
         guidance="assignments",
         guidance_weight=1.0,
         solver="unrolled",

@@ -102,6 +102,42 @@ class TopicResultsMixin:
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shifted / shifted.sum(axis=1, keepdims=True)
 
+    def get_topic_scores(
+        self,
+        adata: AnnData | MuData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        r"""Return how much each cell expresses the genes of each topic.
+
+        The encoder says which mixture of topics explains a cell best, so that the share of one
+        topic depends on the others. The score of a topic depends on its own genes alone: the
+        log-normalised expression, less its mean over the training cells, is projected on the
+        direction of the topic's effects on the genes,
+        :math:`s_{ik} = (x_i - \bar x)\cdot w_k/\lVert w_k\rVert`, with :math:`w_k` the row of
+        ``get_topic_gene_matrix("effect")``. To find the cells of a program in a patient who was
+        not in the training, use this one. Missing genes add nothing.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As of :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        Cells x topics, float32.
+        """
+        model: Any = self
+        model._require_trained()
+        direction = topic_gene_effects(model.module)
+        length = np.linalg.norm(direction, axis=1, keepdims=True)
+        direction = (direction / np.maximum(length, 1e-12)).T
+        mean = model.module.gene_mean.cpu().numpy()
+        parts = [np.zeros((0, model.module.n_topics), dtype=np.float32)]
+        for out in self._outputs(adata, indices, batch_size):
+            parts.append((out["x"].cpu().numpy() - mean) @ direction)
+        return np.concatenate(parts)
+
     def get_reconstruction(
         self,
         adata: AnnData | MuData | None = None,
@@ -217,9 +253,10 @@ class TopicResultsMixin:
             Genes per topic.
         score
             ``"effect"``: by how much a cell of that topic alone exceeds an even cell, in
-            log-frequency. ``"specific"``: the same, among the topic's own genes, where optimal
-            transport of the embeddings gives every gene to one topic and every topic equally
-            many; other topics' genes follow with negative scores. ``"beta"``: the published score.
+            log-frequency. ``"specific"``: the same times the mean expression of the gene, among
+            the topic's own genes, where optimal transport of the embeddings gives every gene to
+            one topic and every topic equally many; other topics' genes follow with negative
+            scores. ``"beta"``: the published score.
 
         Returns
         -------
@@ -253,6 +290,9 @@ class TopicResultsMixin:
             raise InputError(f"score={score!r} is not known: use 'specific', 'effect' or 'beta'.")
         share = even_shares(model.module.cost().cpu()).numpy()
         behind = share - share.max(axis=0)
+        # To first order what the topic adds to the expression. By the effect alone, genes that
+        # hardly any cell expresses would lead.
+        effect = effect * model.module.gene_mean.cpu().numpy()
         # Genes of other topics follow by how far the topic is behind; below zero, so that they
         # stay behind the topic's own.
         return np.where(behind == 0, np.maximum(effect, 0.0), np.minimum(behind, -1e-6))
