@@ -70,8 +70,8 @@ METHODS = (
 )
 
 
-def read(name: str) -> AnnData:
-    """Cells and genes of a set, labels in ``obs["cell_type"]``."""
+def read(name: str, n_cells: int = N_CELLS, n_genes: int = N_GENES) -> AnnData:
+    """At most so many cells and genes of a set, labels in ``obs["cell_type"]``."""
     adata = labelled("kang_ifnb" if name == "kang_101_107" else name)
     if name == "kang_101_107":
         # the two donors, and the five types, of which stimulated cells are at hand
@@ -80,8 +80,8 @@ def read(name: str) -> AnnData:
         donors = adata.obs["patient"].isin(["donor_101", "donor_107"])
         adata = adata[donors & adata.obs["cell_type"].isin(kinds)].copy()
     adata = adata[~adata.obs["cell_type"].isin(UNLABELLED)].copy()
-    if adata.n_obs > N_CELLS:
-        chosen = np.random.default_rng(0).choice(adata.n_obs, N_CELLS, replace=False)
+    if adata.n_obs > n_cells:
+        chosen = np.random.default_rng(0).choice(adata.n_obs, n_cells, replace=False)
         adata = adata[np.sort(chosen)].copy()
     adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).astype("category")
     sc.pp.filter_genes(adata, min_cells=3)
@@ -89,8 +89,8 @@ def read(name: str) -> AnnData:
     if name not in NOT_COUNTS:
         sc.pp.normalize_total(log, target_sum=1e4)
         sc.pp.log1p(log)
-        if adata.n_vars > N_GENES:
-            sc.pp.highly_variable_genes(log, n_top_genes=N_GENES)
+        if adata.n_vars > n_genes:
+            sc.pp.highly_variable_genes(log, n_top_genes=n_genes)
             chosen = log.var["highly_variable"].to_numpy()
             adata, log = adata[:, chosen].copy(), log[:, chosen].copy()
     adata.obsm["log"] = log.X.toarray()

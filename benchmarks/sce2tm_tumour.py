@@ -3,8 +3,9 @@
 ``oligodendroglioma`` (184 cells of five patients: malignant cells of four, normal cells of few
 types): leave one patient out, fit on the others, take the topic that tells malignant from normal
 best on the training patients (sign included), score the left-out patient's cells by it. ``fit``
-and ``score`` in a row say how the model was fitted and what of its topics was the score. The
-AUROC of each patient with both kinds is given, and that of all left-out cells together.
+and ``score`` in a row say how the model was fitted and what of its topics was the score:
+``program`` is ``get_topic_scores``, how much a cell expresses the genes of the topic. The AUROC of
+each patient with both kinds is given, and that of all left-out cells together.
 
 ``melanoma_til`` (1,448 immune cells of 19 patients, 15 with fewer than 40 cells): the topic
 most different between responders' and others' cells on the training patients, five folds of
@@ -38,14 +39,15 @@ N_GENES = 2000
 TRIES: dict[str, dict[str, Any]] = {
     "default": {},
     "ten topics": {"n_topics": 10},
-    "patient as batch": {"batch_key": "patient"},
     "principal components": {},
 }
 """Ways to fit; the last one is no topic model, for comparison."""
 
 
-def fitted_logits(train: AnnData, query: AnnData, way: str) -> tuple[np.ndarray, np.ndarray]:
-    """Topic logits of both; genes are chosen on the training cells."""
+def fitted_scores(
+    train: AnnData, query: AnnData, way: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Every kind of score for both; genes are chosen on the training cells."""
     log = train.copy()
     linear = float(log.X.max()) > 20
     if linear:
@@ -62,13 +64,20 @@ def fitted_logits(train: AnnData, query: AnnData, way: str) -> tuple[np.ndarray,
             sc.pp.log1p(other)
         values = [np.asarray(sparse.csr_matrix(x[:, genes].X).todense()) for x in (log, other)]
         found = PCA(30, random_state=0).fit(values[0])
-        return found.transform(values[0]), found.transform(values[1])
+        logits = found.transform(values[0]), found.transform(values[1])
+        return {
+            "component": logits,
+            "contrast of two": (contrasts(logits[0]), contrasts(logits[1])),
+        }
     train = train[:, genes].copy()
-    options = dict(TRIES[way])
-    sczoo.model.SCE2TM.setup_anndata(train, batch_key=options.pop("batch_key", None))
-    model = sczoo.model.SCE2TM(train, **options)
+    sczoo.model.SCE2TM.setup_anndata(train)
+    model = sczoo.model.SCE2TM(train, **TRIES[way])
     model.train(**QUIET)
-    return model.get_latent_representation(), model.get_latent_representation(query)
+    logits = model.get_latent_representation(), model.get_latent_representation(query)
+    return {
+        "program": (model.get_topic_scores(), model.get_topic_scores(query)),
+        **{name: (of(logits[0]), of(logits[1])) for name, of in OF_LOGITS.items()},
+    }
 
 
 def shares(logits: np.ndarray) -> np.ndarray:
@@ -82,9 +91,8 @@ def contrasts(logits: np.ndarray) -> np.ndarray:
     return logits[:, first] - logits[:, second]
 
 
-SCORES = {"logit": lambda x: x, "share": shares, "contrast of two": contrasts}
-"""What of the topics is the score: the logit of one, its share of the cell, or the difference of
-two topics' logits."""
+OF_LOGITS = {"logit": lambda x: x, "share": shares, "contrast of two": contrasts}
+"""Scores of the topic logits: that of one topic, its share of the cell, or a difference of two."""
 
 
 def best_topic(values: np.ndarray, positive: np.ndarray) -> tuple[int, float]:
@@ -99,12 +107,12 @@ def across_folds(
 ) -> dict[str, tuple[np.ndarray, list[dict[str, object]]]]:
     """Score every cell by the models of the fold that leaves its patient out."""
     patients = adata.obs["patient"].astype(str).to_numpy()
-    found = {name: (np.zeros(adata.n_obs), []) for name in SCORES}
+    found: dict[str, tuple[np.ndarray, list[dict[str, object]]]] = {}
     for fold in folds:
         held = np.isin(patients, fold)
-        fitted = fitted_logits(adata[~held].copy(), adata[held].copy(), way)
-        for name, (score, rows) in found.items():
-            before, after = (SCORES[name](logits) for logits in fitted)
+        fitted = fitted_scores(adata[~held].copy(), adata[held].copy(), way)
+        for name, (before, after) in fitted.items():
+            score, rows = found.setdefault(name, (np.zeros(adata.n_obs), []))
             topic, sign = best_topic(before, positive[~held])
             scale = before[:, topic].std()
             score[held] = sign * (after[:, topic] - before[:, topic].mean()) / scale

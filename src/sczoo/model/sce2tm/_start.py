@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.utils.extmath import randomized_svd
+from sklearn.decomposition import PCA
 
 from sczoo.model.sce2tm._knowledge import expression_matrix
 
@@ -32,7 +32,7 @@ _APART = 0.02
 def coexpression(values: np.ndarray, width: int = _WIDTH) -> np.ndarray:
     """Directions of the genes by what they are expressed together with.
 
-    The leading right singular vectors of the scaled genes, times the square roots of the singular
+    The loadings of the principal components of scaled genes, times the square roots of the singular
     values: at their full length the two largest programs would decide which genes are close.
 
     Parameters
@@ -53,8 +53,8 @@ def coexpression(values: np.ndarray, width: int = _WIDTH) -> np.ndarray:
     width = min(width, min(scaled.shape) - 1)
     if width < 1:
         return np.zeros((values.shape[1], 0))
-    _, size, components = randomized_svd(scaled, width, random_state=0)
-    found = components.T * np.sqrt(size)
+    pca = PCA(width, svd_solver="arpack", random_state=0).fit(scaled)
+    found = pca.components_.T * np.sqrt(pca.singular_values_)
     length = np.linalg.norm(found, axis=1, keepdims=True)
     return np.where(varies[:, None] & (length > 1e-9), found / np.maximum(length, 1e-9), 0.0)
 
