@@ -1,11 +1,11 @@
 """SCE2TM beside runs of the authors' own code: fixed resolution, k-means, CPU seconds.
 
-The authors' code was run before sczoo existed, unmodified, with all its defaults (100 topics, 500
-epochs) and principal components in the place of a foundation model's embedding; ``ORIGINAL`` holds
-what was written down then, means over its seeds (1 to 3 of them): ARI and NMI of Louvain communities
-at resolution 1 and of k-means with the true number of types, and CPU seconds of the training on one
-thread. SCE2TM runs on the same cells with its defaults and Leiden communities at resolution 1. The
-file of ``kang_101_107`` has 1,016 of the 1,267 genes that the authors' code was given.
+The authors' code was run before sczoo existed, unmodified, with all its defaults (100 topics,
+500 epochs) and principal components in the place of a foundation model's embedding. ``ORIGINAL``
+holds what was written down then, by seed: ARI and NMI of Louvain communities at resolution 1 and
+of k-means with the true number of types, and CPU seconds of the training on one thread. SCE2TM
+runs on the same cells with its defaults and Leiden communities at resolution 1. The file of
+``kang_101_107`` has 1,016 of the 1,267 genes that the authors' code was given.
 
 Run: ``python benchmarks/sce2tm_original.py``.
 """

@@ -32,8 +32,8 @@ _APART = 0.02
 def coexpression(values: np.ndarray, width: int = _WIDTH) -> np.ndarray:
     """Directions of the genes by what they are expressed together with.
 
-    The loadings of the principal components of scaled genes, times the square roots of the singular
-    values: at their full length the two largest programs would decide which genes are close.
+    The loadings of the principal components of scaled genes, times the square roots of the
+    singular values: at full length the two largest programs would decide which genes are close.
 
     Parameters
     ----------
