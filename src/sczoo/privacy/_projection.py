@@ -6,8 +6,7 @@ genes with the highest means are chosen; fewer where noise is large, for the noi
 release grows with the root of their number. The second is :math:`\sum_i r_i r_i^\top` of the
 deviations :math:`r_i` from the noisy profile in those genes, again scaled to unit length: most of
 the length of :math:`x_i` is common to all cells, and would use up the budget. The eigenvectors of
-the second release are the projection, each with a weight that its eigenvalue decides. Everything
-after the two sums is post-processing.
+the second release are the projection. Everything after the two sums is post-processing.
 """
 
 from __future__ import annotations
@@ -25,14 +24,7 @@ if TYPE_CHECKING:
 
     from sczoo.privacy._noise import NoiseSource
 
-__all__ = [
-    "Projection",
-    "component_weights",
-    "fit_projection",
-    "leading_eigenvectors",
-    "unit_profiles",
-    "unit_weights",
-]
+__all__ = ["Projection", "fit_projection", "leading_eigenvectors", "unit_profiles", "unit_weights"]
 
 _DEPTH = 1e4
 # keeps rounding to 32 bits from carrying a length above one
@@ -41,9 +33,6 @@ _BELOW_ONE = 1.0 - 1e-6
 # baron_mouse and cbmc_cite
 _GENES_FACTOR, _GENES_POWER = 1.8, 0.75
 _FEWEST_GENES, _MOST_GENES = 50, 2000
-# Between leaving the directions as they are (0) and making all equally wide (-1/2); chosen on
-# pbmc3k, pbmc_facs_zheng and baron_mouse
-_WEIGHT_POWER = -0.25
 
 
 @dataclass(frozen=True)
@@ -56,13 +45,10 @@ class Projection:
         Mean unit profile of the chosen genes, positive; shape ``(genes,)``.
     components
         Orthonormal columns, shape ``(genes, components)``.
-    weights
-        Weight of each component in an embedding, shape ``(components,)``.
     """
 
     profile: np.ndarray
     components: np.ndarray
-    weights: np.ndarray
 
 
 def unit_profiles(counts: Any) -> Any:
@@ -166,35 +152,8 @@ def fit_projection(
     kept = np.zeros(n_genes)
     kept[chosen] = profile[chosen]
     components = np.zeros((n_genes, n_components))
-    components[chosen] = found = leading_eigenvectors(moment, n_components)
-    values = np.einsum("gk,gh,hk->k", found, moment, found, optimize=True)
-    return Projection(kept, components, component_weights(values, len(chosen), moment_noise))
-
-
-def component_weights(values: np.ndarray, n_genes: int, noise: float) -> np.ndarray:
-    r"""Weights by which rare types of cells are not drowned by the widest directions.
-
-    The noise has entries of variance :math:`\sigma^2/2`, so an eigenvalue :math:`\theta` of the
-    sum without it shows as :math:`\lambda = \theta + h^2/\theta` with
-    :math:`h^2 = \sigma^2 |J| / 2`, and nothing below :math:`h` shows at all. Where all is noise,
-    all weights are equal.
-
-    Parameters
-    ----------
-    values
-        Leading eigenvalues of the released matrix.
-    n_genes
-        Size of the matrix.
-    noise
-        Its noise multiplier.
-    """
-    half = noise * np.sqrt(n_genes / 2)
-    root = np.sqrt(np.maximum(values**2 - 4 * half**2, 0.0))
-    spread = np.where(values > 2 * half, (values + root) / 2, half)
-    mean = spread.mean()
-    if mean <= 0:
-        return np.ones(len(values))
-    return np.maximum(spread / mean, 1e-3) ** _WEIGHT_POWER
+    components[chosen] = leading_eigenvectors(moment, n_components)
+    return Projection(kept, components)
 
 
 def _choose(profile: np.ndarray, n_units: int, noise: float) -> np.ndarray:

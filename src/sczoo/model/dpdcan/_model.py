@@ -57,7 +57,7 @@ _PUBLIC_PROVENANCE = {
     "n_cells",
     "privacy",
 }
-_LATENT = {"projected": 15, "published": 32}
+_LATENT = {"projected": 10, "published": 32}
 
 
 class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelClass):
@@ -94,7 +94,7 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
         ``"published"``: the published network of half a million weights and more. By default the
         first, in the mode ``"paper"`` the second.
     n_latent
-        Latent dimensions; by default 15, or 32 in the published architecture.
+        Latent dimensions; by default 10, or 32 in the published architecture.
     n_hidden
         Units of the hidden layers of the projected architecture.
     n_clusters

@@ -14,8 +14,6 @@ __all__ = ["ProjectedDecoder", "ProjectedEncoder", "PublishedDecoder", "Publishe
 
 _SCALE = 4.0  # coordinates of unit vectors are small; a tanh is linear there
 _LARGEST_LOG = 12.0
-# deviations from the mean profile are some 0.4 long; with this about one
-_WIDER = 2.5
 
 
 class ProjectedEncoder(nn.Module):
@@ -29,28 +27,21 @@ class ProjectedEncoder(nn.Module):
     profile: torch.Tensor
     projection: torch.Tensor
     fitted: torch.Tensor
-    keeps_length: torch.Tensor
 
     def __init__(self, n_input: int, n_latent: int, n_hidden: int) -> None:
         super().__init__()
         self.register_buffer("profile", torch.zeros(n_input))
         self.register_buffer("projection", torch.zeros(n_input, n_latent))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("keeps_length", torch.ones((), dtype=torch.bool))
         self.hidden = nn.Linear(n_latent, n_hidden)
         self.out = nn.Linear(n_hidden, n_latent)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # models of earlier versions scaled every deviation to length one, and say nothing of it
-        state_dict.setdefault(prefix + "keeps_length", torch.zeros((), dtype=torch.bool))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def set_projection(self, profile: Any, components: Any, weights: Any = 1.0) -> None:
+    def set_projection(self, profile: Any, components: Any) -> None:
         """Take over a mean profile and a projection, both zero for genes not chosen."""
         self.profile.copy_(torch.as_tensor(profile))
-        self.projection.copy_(torch.as_tensor(components * weights))
+        self.projection.copy_(torch.as_tensor(components))
         self.fitted.fill_(True)
 
     @property
@@ -59,23 +50,17 @@ class ProjectedEncoder(nn.Module):
         return torch.nonzero(self.profile).flatten()
 
     def residual(self, unit: torch.Tensor) -> torch.Tensor:
-        """Deviation of unit profiles from the mean profile in the chosen genes.
+        """Deviation of unit profiles from the mean profile in the chosen genes, length one.
 
-        For the projection to be released each has length one; here it keeps its length, by which
-        cells near the mean stay near it. Shape ``(..., genes)`` to ``(..., chosen genes)``.
+        Shape ``(..., genes)`` to ``(..., chosen genes)``.
         """
         chosen = self.chosen
-        return self._scaled(unit[..., chosen] - self.profile[chosen])
-
-    def _scaled(self, residual: torch.Tensor) -> torch.Tensor:
-        return _WIDER * residual if bool(self.keeps_length) else F.normalize(residual, dim=-1)
+        return F.normalize(unit[..., chosen] - self.profile[chosen], dim=-1)
 
     def project(self, residual: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Project residuals; genes outside `keep` are set to the mean."""
         if keep is not None:
-            residual = residual * keep
-            if not bool(self.keeps_length):
-                residual = F.normalize(residual, dim=-1)
+            residual = F.normalize(residual * keep, dim=-1)
         return residual @ self.projection[self.chosen]
 
     def correct(self, projected: torch.Tensor) -> torch.Tensor:

@@ -186,7 +186,7 @@ class PrivatePlanMixin:
                 moment_noise=run.noise[PROJECTION],
                 source=run.source,
             )
-            module.encoder.set_projection(found.profile, found.components, found.weights)
+            module.encoder.set_projection(found.profile, found.components)
         module.decoder.requires_grad_(self._mode != "frozen-decoder")
 
     def _public_blocks(self, public_adata: AnnData) -> list[np.ndarray]:

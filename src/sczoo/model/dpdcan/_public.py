@@ -42,7 +42,7 @@ def learn_from_public(module: Any, blocks: Sequence[np.ndarray], seed: int) -> N
             moment_noise=0.0,
             source=source,
         )
-        module.encoder.set_projection(found.profile, found.components, found.weights)
+        module.encoder.set_projection(found.profile, found.components)
     module.requires_grad_(True)
     optimizer = torch.optim.Adam(module.parameters(), lr=_RATE)
     counts = np.concatenate(blocks)
