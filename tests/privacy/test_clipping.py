@@ -134,6 +134,36 @@ def test_no_donor_exceeds_the_bound_whatever_its_cells():
     assert norm == pytest.approx(0.1, rel=1e-6)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 3e38])
+def test_a_unit_without_a_finite_gradient_is_left_out_and_the_others_stay(value):
+    # else the sum would be no number if and only if that unit took part
+    network, x = Network(), cells((6, 3, 11))
+    without = x[torch.arange(6) != 2]
+    engine = UnitGradients(network)
+    with engine.record():
+        loss = network(without)
+    expected, _ = engine.clipped_sums(loss, 0.3)
+    x[2, 1, 4] = value
+    x[2, 1, 5] = value
+    with engine.record():
+        loss = network(x)
+    assert not bool(loss[2].isfinite())
+    sums, norms = engine.clipped_sums(loss, 0.3)
+    assert norms["all"][2] == 0
+    for name, found in sums.items():
+        np.testing.assert_allclose(found, expected[name], atol=1e-6, err_msg=name)
+
+
+def test_a_unit_without_a_finite_gradient_is_not_taken_for_coupling():
+    network, x = Network(), cells((6, 3, 11))
+    x[3] = float("inf")
+    x.requires_grad_()
+    engine = UnitGradients(network)
+    with engine.record():
+        loss = network(x)
+    engine.verify(loss, x)
+
+
 def test_opacus_hooks_and_ghost_give_the_same():
     from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
 

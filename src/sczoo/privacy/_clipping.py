@@ -205,6 +205,7 @@ class UnitGradients:
         norms = self._norms(deltas, loss.shape[0], loss.device)
         if shared:
             self._add_shared(norms, deltas, shared)
+        _leave_out(norms, deltas)
         factors = {}
         for group, norm in norms.items():
             bound = (
@@ -266,7 +267,8 @@ class UnitGradients:
         n_units = loss.shape[0]
         if n_units > 1:
             (reached,) = torch.autograd.grad(loss[::2].sum(), inputs, retain_graph=True)
-            if bool(reached[1::2].ne(0).any()):
+            # what is no number comes from a unit's own loss: zero times infinity
+            if bool((reached[1::2].ne(0) & reached[1::2].isfinite()).any()):
                 raise PrivacyError(
                     "The loss of one unit depends on the data of another: a cell would change the "
                     "gradients of its whole minibatch, and clipping would bound nothing. Each "
@@ -290,6 +292,22 @@ class UnitGradients:
                     f"The parameter {name!r} is used outside the forward of its layer: its "
                     "gradient per unit is not complete, and would be trained without protection."
                 )
+
+
+def _leave_out(norms: dict[str, torch.Tensor], deltas: Mapping[str, Any]) -> None:
+    """Give zero to units whose gradient is not finite: scaling it down would leave it infinite.
+
+    Without this, one cell with counts that overflow would turn the whole sum into no number, and
+    everybody would see that it took part.
+    """
+    finite = torch.stack([norm.isfinite() for norm in norms.values()]).all(0)
+    if bool(finite.all()):
+        return
+    for norm in norms.values():
+        norm[~finite] = 0.0
+    for inputs, delta in deltas.values():
+        inputs[~finite] = 0.0
+        delta[~finite] = 0.0
 
 
 def _find_group(name: str, groups: Mapping[str, tuple[str, ...]]) -> str:

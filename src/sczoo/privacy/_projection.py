@@ -63,7 +63,8 @@ def unit_profiles(counts: Any) -> Any:
 
     Returns
     -------
-    Array of the same kind, float32; empty cells stay zero.
+    Array of the same kind, float32; empty cells stay zero, and so do those with values that are
+    no numbers or too large: a unit may change a sum by at most 1 whatever it holds.
     """
     if sparse.issparse(counts):
         x = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
@@ -71,7 +72,9 @@ def unit_profiles(counts: Any) -> Any:
         x.data = np.log1p(x.data * np.repeat(_DEPTH / total, np.diff(x.indptr)))
         square = np.asarray(x.multiply(x).sum(axis=1)).ravel()
         length = np.sqrt(np.where(square > 0, square, 1.0))
+        lost = np.repeat(~np.isfinite(square), np.diff(x.indptr))
         x.data *= np.repeat(_BELOW_ONE / length, np.diff(x.indptr))
+        x.data[lost] = 0.0
         return x.astype(np.float32)
     x = np.log1p(counts * (_DEPTH / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)))
     return _to_unit(x).astype(np.float32)
@@ -79,7 +82,8 @@ def unit_profiles(counts: Any) -> Any:
 
 def _to_unit(x: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(x, axis=1, keepdims=True)
-    return x * (_BELOW_ONE / np.where(length > 0, length, 1.0))
+    scaled = x * (_BELOW_ONE / np.where(length > 0, length, 1.0))
+    return np.where(np.isfinite(length), scaled, 0.0)
 
 
 def unit_weights(units: np.ndarray | None, n_rows: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from sczoo.errors import PrivacyError
 from sczoo.model.dpdcan._centres import cluster_sums
@@ -172,6 +173,29 @@ def test_one_unit_changes_each_release_by_at_most_one(known_noise):
     assert weights[:59].sum() == pytest.approx(1.0)
     many = (unit(np.repeat(extreme, 59, 0)) * weights[:59, None]).sum(0)
     assert np.linalg.norm(many) <= 1.0
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_no_value_of_a_cell_breaks_the_sums(value, kind, known_noise):
+    """A sum that is no number would tell everybody that the cell took part."""
+    from sczoo.privacy import _projection
+
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2.0, (60, 30)).astype(np.float32)
+    counts[7, 3:5] = value
+    unit = _projection.unit_profiles(kind(counts))
+    unit = unit.toarray() if sparse.issparse(unit) else unit
+    assert np.isfinite(unit).all()
+    assert (np.linalg.norm(unit, axis=1) <= 1).all()
+    found = fit_projection(
+        lambda: iter([kind(counts)]), unit_weights(None, 60), 60, 4,
+        profile_noise=0.0, moment_noise=0.0, source=known_noise(),
+    )  # fmt: skip
+    assert np.isfinite(found.profile).all()
+    assert np.isfinite(found.components).all()
+    sums = cluster_sums(counts, np.ones(60), np.eye(3, 30))
+    assert np.isfinite(sums).all()
 
 
 def test_the_projection_gets_the_noise_that_is_accounted(fit, monkeypatch):

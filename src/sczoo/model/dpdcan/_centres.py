@@ -37,6 +37,7 @@ def cluster_sums(latent: np.ndarray, weight: np.ndarray, centres: np.ndarray) ->
     ``(centres, latent + 1)``; the last column holds the numbers.
     """
     latent = latent / np.maximum(np.linalg.norm(latent, axis=1, keepdims=True), 1.0)
+    latent = np.where(np.isfinite(latent).all(1, keepdims=True), latent, 0.0)
     distances = np.square(latent[:, None] - centres).sum(-1)
     member = np.zeros((len(latent), len(centres)))
     member[np.arange(len(latent)), distances.argmin(1)] = weight
