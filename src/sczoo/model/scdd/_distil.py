@@ -369,7 +369,14 @@ class DistilMixin:
         }
         noise = rng if best.noise_seed is None else np.random.default_rng(best.noise_seed)
         made["counts"] = emit(
-            best.emission, shares, best.totals, theta, codes, noise, lengths=best.lengths
+            best.emission,
+            shares,
+            best.totals,
+            theta,
+            codes,
+            noise,
+            lengths=best.lengths,
+            genes=best.genes,
         )
         again = {name: draw_copies_again(counts, source) for name, counts in made.items()}
         if best.emission.name in ("mode", "nb") and best.emission.depth == 1.0:
