@@ -159,9 +159,7 @@ def choose_candidate(
     return replace(best, scores=names)
 
 
-def _beginnings(
-    init: str, pool_weight: float | str, per_class: float
-) -> list[tuple[str, float]]:
+def _beginnings(init: str, pool_weight: float | str, per_class: float) -> list[tuple[str, float]]:
     """Which beginnings to compare, with the weight of the pools in the profiles."""
     if init == "auto" and per_class >= _SOME_CELLS:
         init, pool_weight = "pools", AUTO_POOL if pool_weight == "auto" else pool_weight

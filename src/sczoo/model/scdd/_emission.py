@@ -92,6 +92,7 @@ EMISSIONS_OF_MORE = (
     Emission("mixed", 0.6, 5.0, 400),
 )
 
+
 def check_emission(name: str) -> None:
     """Require a known name."""
     if name not in get_args(EmissionName):
