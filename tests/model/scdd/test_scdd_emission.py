@@ -8,6 +8,7 @@ import pytest
 from scipy import sparse, stats
 
 from sczoo.errors import InputError
+from sczoo.model.scdd._codes import Source
 from sczoo.model.scdd._draws import allot, draw_columns, draw_copies_again
 from sczoo.model.scdd._emission import (
     EMISSIONS_OF_MORE,
@@ -18,6 +19,7 @@ from sczoo.model.scdd._emission import (
     emit,
     expected_log,
 )
+from sczoo.model.scdd._genes import telling_genes
 from sczoo.model.scdd._membership import exact_copies
 
 
@@ -177,3 +179,37 @@ def test_metadata_follow_their_class():
     values = pd.Series(drawn["donor"])
     assert values[:20].value_counts()[["a", "b"]].tolist() == [15, 5]
     assert (values[20:] == "c").all()
+
+
+def test_telling_genes_come_first_also_those_of_two_classes_that_are_alike():
+    rng = np.random.default_rng(3)
+    codes = np.repeat([0, 1, 2], 60)
+    mean = np.full((3, 40), 2.0)
+    mean[2, :10] = 30.0  # far from both others
+    mean[1, 10:12] = 8.0  # between the two that are alike
+    counts = sparse.csr_matrix(rng.poisson(mean[codes]).astype(np.float32))
+    source = Source(None, codes, codes, counts, np.arange(3), counts)
+    orders = telling_genes(source)
+    assert {10, 11} <= set(orders["nearest"][:6].tolist())
+    assert set(orders["all"][:10].tolist()) == set(range(10))
+    for order in orders.values():
+        np.testing.assert_array_equal(np.sort(order), np.arange(40))
+
+
+@pytest.mark.parametrize("name", ["mode", "typical", "level", "mixed"])
+def test_cells_show_no_more_than_the_telling_genes(shares, name):
+    profile = np.tile(shares[:1], (4, 1))
+    order = np.random.default_rng(1).permutation(50)
+    how = Emission(name, 0.0, 5.0, 12)
+    made = emit(
+        how,
+        profile,
+        np.full(4, 3000),
+        np.ones(50),
+        np.repeat([0, 1], 2),
+        np.random.default_rng(0),
+        genes={"nearest": order},
+    )
+    assert (made[:, order[12:]] == 0).all()
+    assert (made.sum(axis=1) > 0).all()
+    assert (made > 0).any(axis=0).sum() > 5

@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from sczoo.model.scdd._flow_map import OneStep
     from sczoo.model.scdd._module import SCDDModule
 
-__all__ = ["AUTO_POOL", "choose_candidate", "put_aside", "score"]
+__all__ = ["AUTO_POOL", "choose_candidate", "judges", "score"]
 
-# Smaller classes are too precious to put cells aside.
-_SMALLEST_SPLIT = 40
-_ASIDE, _MOST_ASIDE = 0.25, 80
+_MOST_JUDGES = 80
 _MANY_CELLS, _SOME_CELLS = 20, 5
 _FINALISTS = 2
 # halfway between the generator's profiles, which differ too little among the cells of a class,
@@ -36,23 +34,16 @@ _FINALISTS = 2
 AUTO_POOL = 0.5
 
 
-def put_aside(codes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Split training cells into those to learn from and those to judge by.
+def judges(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw the training cells that candidates are judged by, at most 80 of each class.
 
-    A quarter of each class, at most 80 cells, is put aside; classes of fewer than 40 cells serve
-    for both.
+    They are among the cells that candidates are made of: a few cells of each class cannot hold
+    thousands, while putting cells aside costs the pools more than the choice gains.
     """
-    learn, judge = [], []
-    for code in np.unique(codes):
-        rows = rng.permutation(np.flatnonzero(codes == code))
-        n = min(int(_ASIDE * len(rows)), _MOST_ASIDE)
-        if len(rows) < _SMALLEST_SPLIT:
-            learn.append(rows)
-            judge.append(rows)
-        else:
-            learn.append(rows[n:])
-            judge.append(rows[:n])
-    return np.sort(np.concatenate(learn)), np.sort(np.concatenate(judge))
+    found = [
+        rng.permutation(np.flatnonzero(codes == code))[:_MOST_JUDGES] for code in np.unique(codes)
+    ]
+    return np.sort(np.concatenate(found))
 
 
 def score(counts: np.ndarray, codes: np.ndarray, real: Any, real_codes: np.ndarray) -> float:
@@ -99,37 +90,28 @@ def choose_candidate(
     Emissions are compared on the codes of each beginning, the best two then also on the codes
     moved from there. Moved codes are kept only if they score higher, unless ``accept="always"``.
     """
-    learn, judge = put_aside(source.codes, rng)
-    part = replace(
-        source,
-        latents=source.latents[learn],
-        codes=source.codes[learn],
-        batch=source.batch[learn],
-        log_values=source.log_values[learn],
-        counts=source.counts[learn],
-    )
+    judge = judges(source.codes, rng)
     emit_seed = int(rng.integers(2**31))
     theta = module.log_theta.detach().exp().cpu().numpy()
-    unseen, truth = source.counts[judge], source.codes[judge]
+    seen, truth = source.counts[judge], source.codes[judge]
 
-    def maker_of(cells: Source) -> Maker:
-        return Maker(
-            module,
-            one_step,
-            cells,
-            codes,
-            conditions,
-            totals,
-            group_depth=group_depth,
-            calibrate=calibrate,
-            matching=matching,
-            match_space=match_space,
-            n_steps=n_steps,
-            lr=lr,
-            emit_seed=emit_seed,
-            rng=rng,
-            generator=generator,
-        )
+    maker = Maker(
+        module,
+        one_step,
+        source,
+        codes,
+        conditions,
+        totals,
+        group_depth=group_depth,
+        calibrate=calibrate,
+        matching=matching,
+        match_space=match_space,
+        n_steps=n_steps,
+        lr=lr,
+        emit_seed=emit_seed,
+        rng=rng,
+        generator=generator,
+    )
 
     def judged(candidate: Candidate, ways: tuple[Emission, ...]) -> list[Candidate]:
         typical = expected_log(candidate.shares, candidate.totals, theta)
@@ -144,20 +126,20 @@ def choose_candidate(
                 np.random.default_rng(emit_seed),
                 lengths=candidate.lengths,
                 typical=typical,
+                genes=candidate.genes,
             )
-            value = score(made, codes, unseen, truth)
+            value = score(made, codes, seen, truth)
             found.append(replace(candidate, emission=how, score=value))
         return found
 
-    emissions = _emissions(emission, len(codes) / len(source.labels))
+    per_class = len(codes) / len(source.labels)
+    emissions = _emissions(emission, per_class)
     plain = matching == "none" or n_steps == 0
-    ways = _beginnings(init, pool_weight)
+    ways = _beginnings(init, pool_weight, per_class)
     if emission == "nb":
         ways = ways[:1]  # noisy cells have no use for the noise of pools
     if plain and len(emissions) == 1:
-        whole = maker_of(source)
-        return replace(whole.show(whole.begin(*ways[0])), emission=emissions[0])
-    maker = maker_of(part)
+        return replace(maker.show(maker.begin(*ways[0])), emission=emissions[0])
     beginnings = [maker.begin(*way) for way in ways]
     entrants: list[Candidate] = []
     optimised: list[Candidate] = []
@@ -174,13 +156,13 @@ def choose_candidate(
         f"{'moved' if one.optimised else 'start'}, {one.init}: {one.emission}": _score(one)
         for one in entrants
     }
-    # the very cells that were judged: made again from all training cells they are others, and
-    # what a linear model learns from one cell per class hangs by little
     return replace(best, scores=names)
 
 
-def _beginnings(init: str, pool_weight: float | str) -> list[tuple[str, float]]:
+def _beginnings(init: str, pool_weight: float | str, per_class: float) -> list[tuple[str, float]]:
     """Which beginnings to compare, with the weight of the pools in the profiles."""
+    if init == "auto" and per_class >= _SOME_CELLS:
+        init, pool_weight = "pools", AUTO_POOL if pool_weight == "auto" else pool_weight
     if init == "auto":
         weights = (0.0, AUTO_POOL) if pool_weight == "auto" else (pool_weight, pool_weight)
         return list(zip(("kmeans", "pools"), map(float, weights), strict=True))

@@ -69,8 +69,8 @@ class DistilMixin:
 
         Latent codes are set to what the generator maps to the centres of groups of each class,
         moved so that the generated cells match the real ones, and emitted as whole counts.
-        Beginnings, codes and emission are chosen by what four classifiers learn from them about a
-        part of the training cells that is put aside. The result is a function of model, training
+        Beginnings, codes and emission are chosen by what four classifiers learn from them about
+        the training cells. The result is a function of model, training
         cells and seed alone; the model does not change, and cells outside the training split are
         never read.
 
@@ -94,7 +94,8 @@ class DistilMixin:
             Where the codes begin: ``"kmeans"`` (centres of groups of at least five cells, found
             in the latent space), ``"pools"`` (the same, found in principal components of the
             counts, as a pseudobulk has them), ``"real"`` (cells drawn from the class) or
-            ``"random"``. ``"auto"`` compares the first two.
+            ``"random"``. ``"auto"`` compares the first two, and from five cells per class
+            on takes ``"pools"``.
         pool_weight
             Weight of the pooled counts of the group in the profile of a cell, the rest being the
             generator's: 0 to 1. The generator's profiles are means, which differ less than they
@@ -369,7 +370,14 @@ class DistilMixin:
         }
         noise = rng if best.noise_seed is None else np.random.default_rng(best.noise_seed)
         made["counts"] = emit(
-            best.emission, shares, best.totals, theta, codes, noise, lengths=best.lengths
+            best.emission,
+            shares,
+            best.totals,
+            theta,
+            codes,
+            noise,
+            lengths=best.lengths,
+            genes=best.genes,
         )
         again = {name: draw_copies_again(counts, source) for name, counts in made.items()}
         if best.emission.name in ("mode", "nb") and best.emission.depth == 1.0:

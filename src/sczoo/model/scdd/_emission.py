@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from sczoo.base._normalise import TARGET_TOTAL
 from sczoo.errors import InputError
 from sczoo.model.scdd._counts import largest_remainder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "EMISSIONS_OF_FEW",
@@ -52,33 +55,41 @@ class Emission:
         Of ``"typical"``, ``"level"`` and ``"mixed"``, in log-normalised units.
     depth
         Library sizes are multiplied by this; deeper cells round less.
+    n_genes
+        Show no more than so many genes, those that tell the classes apart; 0 for all. What a cell
+        shows beside them is noise to a classifier: a tree that sees few cells takes any gene that
+        happens to divide them.
+    telling
+        Genes that tell each class from its ``"nearest"``, or ``"all"`` classes alone; see
+        :func:`telling_genes`.
     """
 
     name: str = "mode"
     threshold: float = 0.0
     depth: float = 1.0
+    n_genes: int = 0
+    telling: str = "nearest"
 
     def __str__(self) -> str:
-        return f"{self.name}(threshold={self.threshold:g}, depth={self.depth:g})"
+        genes = f", n_genes={self.n_genes} by {self.telling}" if self.n_genes else ""
+        return f"{self.name}(threshold={self.threshold:g}, depth={self.depth:g}{genes})"
 
 
 # What emission="auto" chooses from, by what classifiers learn from the cells: where there are few
 # cells in a class, and where there are more.
 EMISSIONS_OF_FEW = (
     Emission("mode"),
-    Emission("typical", 0.45, 5.0),
-    Emission("typical", 0.6, 5.0),
     Emission("typical", 1.1, 5.0),
+    Emission("typical", 0.6, 5.0, 200),
+    Emission("typical", 0.6, 5.0, 200, "all"),
     Emission("level", 0.45, 5.0),
-    Emission("level", 0.6, 5.0),
+    Emission("level", 0.6, 5.0, 400),
 )
 EMISSIONS_OF_MORE = (
-    Emission("mode"),
-    Emission("typical", 0.3, 5.0),
-    Emission("typical", 0.45, 5.0),
-    Emission("typical", 0.6, 5.0),
-    Emission("level", 0.45, 5.0),
-    Emission("mixed", 0.6, 5.0),
+    Emission("typical", 0.6, 5.0, 800),
+    Emission("typical", 0.6, 5.0, 400),
+    Emission("typical", 0.6, 5.0, 200),
+    Emission("mixed", 0.6, 5.0, 400),
 )
 
 
@@ -163,6 +174,15 @@ def deal_out(
     return counts
 
 
+def _without(shares: np.ndarray, silent: np.ndarray) -> np.ndarray:
+    """Shares without some genes; a cell that has no others keeps them."""
+    shown = np.array(shares, dtype=np.float64)
+    shown[:, silent] = 0.0
+    empty = shown.sum(axis=1) <= 0
+    shown[empty] = np.asarray(shares)[empty]
+    return shown
+
+
 def _level_weights(
     typical: np.ndarray, threshold: float, codes: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
@@ -199,6 +219,7 @@ def emit(
     *,
     lengths: np.ndarray | None = None,
     typical: np.ndarray | None = None,
+    genes: Mapping[str, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Turn profiles into whole counts.
 
@@ -221,6 +242,9 @@ def emit(
         ``"level"``; classes are alike by default.
     typical
         Result of :func:`expected_log`, where it is known already.
+    genes
+        Columns, the most telling first, by ``emission.telling``; the first ``emission.n_genes``
+        of them are shown.
     """
     depth = np.maximum(np.rint(totals * emission.depth), 1).astype(np.int64)
     if emission.name == "nb":
@@ -232,18 +256,28 @@ def emit(
             if len(rows):
                 counts[rows] = draw_counts(shares[rows], depth[rows], theta, rng)
         return counts
+    silent = None
+    if emission.n_genes and genes is not None:
+        silent = genes[emission.telling][emission.n_genes :]
+        # what is expected of a cell is a matter of all genes; which of them show comes after
+        if typical is None and emission.name != "mode":
+            typical = expected_log(shares, totals, theta)
+        shares = _without(shares, silent)
     if emission.name == "mode":
         return largest_remainder(shares, depth)
     if typical is None:
         typical = expected_log(shares, totals, theta)
+    elif silent is not None:
+        typical = typical.copy()
+        typical[:, silent] = 0.0
     if emission.name == "level":
         known = np.ones(int(codes.max()) + 1) if lengths is None else np.maximum(lengths, 1e-8)
         weights = _level_weights(typical, emission.threshold, codes, known)
         depth = np.maximum(depth, _FEWEST_COUNTS)
     else:
         weights = np.where(typical >= emission.threshold, np.expm1(typical), 0.0)
-    silent = weights.sum(axis=1) <= 0
-    weights[silent] = shares[silent]
+    empty = weights.sum(axis=1) <= 0
+    weights[empty] = shares[empty]
     counts = largest_remainder(weights, depth)
     if emission.name == "mixed":
         for code in np.unique(codes):

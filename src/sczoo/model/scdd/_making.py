@@ -10,6 +10,7 @@ import torch
 
 from sczoo.model.scdd._codes import initial_codes, nearest_groups, optimise_codes
 from sczoo.model.scdd._emission import Emission
+from sczoo.model.scdd._genes import telling_genes
 
 if TYPE_CHECKING:
     from sczoo.model.scdd._codes import MatchSpace, Source
@@ -25,7 +26,8 @@ _BLOCK = 1024
 class Candidate:
     """Codes, the standardised latents and shares of genes they give, depths, and the emission.
 
-    `lengths` and `noise_seed` are what the emission was judged with, so that it can be repeated.
+    `lengths`, `genes` and `noise_seed` are what the emission was judged with, so that it can be
+    repeated.
     """
 
     codes: torch.Tensor
@@ -36,6 +38,7 @@ class Candidate:
     init: str = "random"
     pool_weight: float = 0.0
     lengths: np.ndarray | None = None
+    genes: dict[str, np.ndarray] | None = None
     noise_seed: int | None = None
     optimised: bool = False
     score: float | None = None
@@ -47,6 +50,7 @@ class Candidate:
             "emission": self.emission.name,
             "emission_threshold": float(self.emission.threshold),
             "emission_depth": float(self.emission.depth),
+            "emission_genes": int(self.emission.n_genes),
             "codes_optimised": bool(self.optimised),
             "init": self.init,
             "pool_weight": float(self.pool_weight),
@@ -246,6 +250,7 @@ class Maker:
             beginning.init,
             weight,
             real_lengths(self.source),
+            telling_genes(self.source),
             self.emit_seed,
             optimised=moved is not None,
         )
