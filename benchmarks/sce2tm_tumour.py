@@ -120,6 +120,7 @@ def across_folds(
             rows.append(
                 {
                     "held_out": fold,
+                    "left_out": " ".join(fold),
                     "cells": int(held.sum()),
                     "positive": int(positive[held].sum()),
                     "topic": topic,
@@ -145,6 +146,7 @@ def glioma(results: Results, seed: int, way: str) -> None:
         results.add(
             **what,
             held_out=["every patient in turn"],
+            left_out="all",
             cells=adata.n_obs,
             positive=int(positive.sum()),
             auroc=roc_auc_score(positive, score),
@@ -171,6 +173,7 @@ def responders(results: Results, seed: int, way: str) -> None:
         results.add(
             **what,
             held_out=["every fold in turn"],
+            left_out="all",
             cells=adata.n_obs,
             positive=int(positive.sum()),
             auroc=roc_auc_score(positive, score),

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def split(shared_data):
     adata = read_h5ad(shared_data("pbmc4k_10x.h5ad"))
     rows = train_test_split(
-        np.arange(adata.n_obs), test_size=0.2, stratify=adata.obs["cell_type"], random_state=7
+        np.arange(adata.n_obs), test_size=0.2, stratify=adata.obs["cell_type"], random_state=11
     )
     return tuple(adata[np.sort(part)].copy() for part in rows)
 
