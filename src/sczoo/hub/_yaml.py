@@ -58,10 +58,16 @@ def parse_yaml(data: bytes, *, where: str) -> Any:
         text = data.decode("utf-8")
         _check_events(text, refuse)
         return yaml.load(text, Loader=_Loader)
-    except RecursionError as error:
-        raise refuse(f"it is nested deeper than {_MAX_DEPTH} levels") from error
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, OverflowError) as error:
-        if "nesting depth" in str(error):  # newer scanners stop before the events are counted
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        # newer scanners stop at a depth of their own, before the events are counted
+        if isinstance(error, RecursionError) or "nesting depth" in str(error):
             raise refuse(f"it is nested deeper than {_MAX_DEPTH} levels") from error
         raise refuse(" ".join(str(error).split())) from error
 

@@ -213,3 +213,13 @@ def test_cells_show_no_more_than_the_telling_genes(shares, name):
     assert (made[:, order[12:]] == 0).all()
     assert (made.sum(axis=1) > 0).all()
     assert (made > 0).any(axis=0).sum() > 5
+
+
+@pytest.mark.parametrize("per_class", [1, 5, 20])
+@pytest.mark.parametrize("name", ["auto", "mode", "typical", "level", "mixed", "half", "nb"])
+def test_every_emission_has_a_way_for_any_number_of_cells(name, per_class):
+    from sczoo.model.scdd._candidates import _emissions
+
+    found = _emissions(name, per_class)
+    assert found
+    assert name == "auto" or {one.name for one in found} == {name}

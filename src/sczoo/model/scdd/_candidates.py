@@ -178,8 +178,8 @@ def _emissions(name: str, per_class: float) -> tuple[Emission, ...]:
     several = EMISSIONS_OF_MORE if per_class >= _SOME_CELLS else EMISSIONS_OF_FEW
     if name == "auto":
         return several + ((Emission("half"),) if per_class >= _MANY_CELLS else ())
-    if name == "mixed":
-        return tuple(one for one in EMISSIONS_OF_MORE if one.name == name)
-    if name in ("typical", "level"):
-        return tuple(one for one in several if one.name == name)
+    # a way that is not among those for so many cells is taken as it is for others
+    for ways in (several, EMISSIONS_OF_FEW + EMISSIONS_OF_MORE):
+        if named := tuple(one for one in ways if one.name == name):
+            return named
     return (Emission(name),)
