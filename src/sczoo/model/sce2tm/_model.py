@@ -338,9 +338,7 @@ class SCE2TM(
             "optimizer": self._preset.optimizer,
             "lr": self._preset.learning_rate,
             "schedule": self._preset.schedule,
-            "embedding_rate": self._preset.embedding_rate,
             "decoder_rate": self._preset.decoder_rate,
-            "ecr_warmup": self._preset.ecr_warmup,
             **dict(plan_kwargs or {}),
         }
         splitter = dict(datasplitter_kwargs or {})

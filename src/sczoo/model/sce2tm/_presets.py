@@ -24,8 +24,6 @@ class Preset:
     n_embedding: int
     prior_weight: float
     ecr_weight: float
-    ecr_warmup: float
-    """Share of the steps over which the clustering of embeddings comes in."""
     embedding_init: EmbeddingStart
     """Where the embeddings of topics and genes start."""
     guidance: GuidanceName
@@ -35,8 +33,6 @@ class Preset:
     """Published encoder and decoder, anchors encoded twice, guidance not scaled."""
     optimizer: Literal["Adam", "RMSprop"]
     learning_rate: float
-    embedding_rate: float
-    """Learning rate of the embeddings, relative to the encoder's."""
     decoder_rate: float
     """Learning rate of the decoder, relative to the encoder's."""
     schedule: Literal["cosine", "step", "constant"]
@@ -52,7 +48,6 @@ PRESETS: dict[str, Preset] = {
         n_embedding=64,
         prior_weight=0.3,
         ecr_weight=30.0,
-        ecr_warmup=0.0,
         embedding_init="coexpression",
         guidance="geometry",
         guidance_weight=1.2,
@@ -60,7 +55,6 @@ PRESETS: dict[str, Preset] = {
         published=False,
         optimizer="Adam",
         learning_rate=1e-3,
-        embedding_rate=1.0,
         decoder_rate=30.0,
         schedule="cosine",
         max_epochs=None,
@@ -72,7 +66,6 @@ PRESETS: dict[str, Preset] = {
         n_embedding=200,
         prior_weight=1.0,
         ecr_weight=100.0,
-        ecr_warmup=0.0,
         embedding_init="random",
         guidance="assignments",
         guidance_weight=1.0,
@@ -80,7 +73,6 @@ PRESETS: dict[str, Preset] = {
         published=True,
         optimizer="RMSprop",
         learning_rate=1e-3,
-        embedding_rate=1.0,
         decoder_rate=1.0,
         schedule="step",
         max_epochs=500,

@@ -49,7 +49,8 @@ def coexpression(values: np.ndarray, width: int = _WIDTH) -> np.ndarray:
     scaled = values - values.mean(axis=0)
     deviation = scaled.std(axis=0)
     varies = deviation > 1e-9
-    scaled = np.clip(scaled / np.where(varies, deviation, np.inf), None, _LARGEST_SCALED)
+    scaled /= np.where(varies, deviation, np.inf)  # in place: as large as the cells are many
+    np.minimum(scaled, _LARGEST_SCALED, out=scaled)
     width = min(width, min(scaled.shape) - 1)
     if width < 1:
         return np.zeros((values.shape[1], 0))
