@@ -80,14 +80,17 @@ class _DecodedCrossEntropy(torch.autograd.Function):
         of_theta, of_programs = torch.empty_like(theta), torch.zeros_like(programs)
         blocks = _blocks(theta, _DECODED_BLOCK_ON_CPU)
         longest = max((rows.stop - rows.start for rows in blocks), default=0)
-        memory = theta.new_empty(2, min(longest, n_cells), n_genes)
+        memory = theta.new_empty(2, longest, n_genes)
         for rows in blocks:
             some = theta[rows]
             part, share = memory[0, : len(some)], memory[1, : len(some)]
             torch.mm(some, programs, out=part)
-            loss[rows], slope = _loss_and_gradient(part, target(rows), share)
-            torch.mm(slope, programs.t(), out=of_theta[rows])
-            of_programs.addmm_(some.t(), slope)
+            for few in _blocks(part):
+                these = slice(rows.start + few.start, rows.start + few.stop)
+                # the gradient ends up in the memory of the logits
+                loss[these], _ = _loss_and_gradient(part[few], target(these), share[few])
+            torch.mm(part, programs.t(), out=of_theta[rows])
+            of_programs.addmm_(some.t(), part)
         ctx.gradients = of_theta, of_programs
         ctx.n_cells = n_cells
         ctx.mark_non_differentiable(loss)
@@ -106,7 +109,7 @@ class _DecodedCrossEntropy(torch.autograd.Function):
 def _blocks(logits: torch.Tensor, on_cpu: int = _BLOCK_ON_CPU) -> list[slice]:
     n_cells = len(logits)
     size = on_cpu if logits.device.type == "cpu" else max(n_cells, 1)
-    return [slice(start, start + size) for start in range(0, n_cells, size)]
+    return [slice(start, min(start + size, n_cells)) for start in range(0, n_cells, size)]
 
 
 def cross_entropy(logits: torch.Tensor, target: Target) -> torch.Tensor:
