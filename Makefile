@@ -53,7 +53,7 @@ test: $(VENV)/.dev
 # --- for developers ---------------------------------------------------------------------------
 
 test-slow: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -m slow -n $(JOBS)
+	$(VENV)/bin/python -m pytest -m slow -n $(JOBS) $(PYTEST)
 
 # the fast tests with the newest scvi-tools, on an interpreter that it supports
 NEWER = python3.12 python3.13 python3.14 $(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3)
