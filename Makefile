@@ -5,6 +5,7 @@
 #   TORCH     the torch to install before everything else. A CPU build of this version that pip
 #             finds on the machine is preferred over the larger one with CUDA.
 #   JOBS      test processes
+#   PYTEST    further arguments of pytest
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -48,7 +49,7 @@ demo: $(VENV)/.sczoo
 	$(VENV)/bin/sczoo demo --output demo
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -m "not slow" -n $(JOBS)
+	$(VENV)/bin/python -m pytest -m "not slow" -n $(JOBS) $(PYTEST)
 
 # --- for developers ---------------------------------------------------------------------------
 
