@@ -53,7 +53,15 @@ def test_the_claim_bounds_every_auc():
     # randomised response is the worst case of pure epsilon: ROC through one corner
     epsilon = 1.3
     corner = 1 / (1 + np.exp(epsilon))
-    assert advantage_bound(epsilon, 0.0) == pytest.approx(1 - corner, abs=1e-3)
+    assert advantage_bound(epsilon, 0.0) == pytest.approx(1 - corner, abs=1e-12)
+    # a bound is not below what it bounds: at large epsilon one minus it is tiny
+    assert 1 - advantage_bound(20.0, 0.0) == pytest.approx(np.exp(-20.0), rel=1e-6)
+    for epsilon, delta in ((0.0, 0.1), (0.5, 0.01), (3.0, 1e-3)):
+        fpr = np.linspace(0, 1, 200_001)
+        grow = np.exp(epsilon)
+        tpr = np.minimum(np.minimum(1, grow * fpr + delta), 1 - (1 - delta - fpr) / grow)
+        curve = np.trapezoid(np.minimum(tpr, 1), fpr)
+        assert advantage_bound(epsilon, delta) == pytest.approx(curve, abs=1e-9)
 
 
 def test_donor_scores_average_their_cells():
