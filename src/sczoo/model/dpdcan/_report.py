@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from sczoo.model.dpdcan._checks import ACKNOWLEDGED
-from sczoo.model.dpdcan._run import GRADIENTS
+from sczoo.model.dpdcan._run import GRADIENTS, PROJECTION
 
-__all__ = ["card_block", "describe"]
+__all__ = ["card_block", "describe", "round_up"]
 
 _NONE = "No differential-privacy guarantee."
 # what benchmarks/dpdcan_utility.py shows; said beside every guarantee
@@ -51,15 +52,22 @@ def describe(model: Any) -> dict[str, Any]:
             report["nominal_epsilon"] = ledger.epsilon(facts["delta"], "rdp")
         return report
     report["guarantee"] = (
-        f"(epsilon={epsilon:.4g}, delta={facts['delta']:.3g}) under adding or removing ONE "
-        f"{model._unit}."
+        f"(epsilon={round_up(epsilon, 4)}, delta={round_up(facts['delta'], 3)}) under adding or "
+        f"removing ONE {model._unit}."
     )
     report["accountants"] = ledger.cross_check(facts["delta"])
     report["alternative"] = ALTERNATIVE
-    report["covers"] = ["all weights, at every step", "the projection", "everything stored"]
-    if model._architecture != "projected":
-        report["covers"].remove("the projection")
+    report["covers"] = ["all weights, at every step", "everything stored"]
+    if any(release.what == PROJECTION for release in ledger.releases):
+        report["covers"].insert(1, "the projection")
     return report
+
+
+def round_up(value: float, digits: int) -> str:
+    """Write a number that is claimed with so many digits, never smaller than it is."""
+    exact = Decimal(repr(float(value)))  # 1e-05, not 1.00000000000000008e-05
+    step = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    return f"{float(exact.quantize(step, ROUND_CEILING)):.{digits}g}"
 
 
 def _mechanism(model: Any) -> str:
@@ -97,8 +105,15 @@ def not_covered(model: Any) -> list[str]:
         f"the list of genes (source: {source})",
         f"the number of {numbers}, which is treated as public",
         "the search for hyper-parameters: NOT charged",
-        "attacks on the lowest bits of floating-point noise",
+        "figures that were measured with the training cells, such as attacks and scores on a card",
+        "attacks on the finite precision of the noise: floating-point numbers, a generator that "
+        "is keyed by the operating system but is no cipher",
     ]
+    if "public_cells" in model.privacy_:
+        listed.append(
+            f"the {model.privacy_['public_cells']} cells that were given as public: no noise "
+            "hides them"
+        )
     if genes["acknowledged"]:
         listed[1] = ACKNOWLEDGED["gene_list"]
     if model._unit == "cell":
