@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -18,7 +19,7 @@ from sczoo.errors import InputError, PrivacyError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["PrivacyLedger", "Release", "calibrate_noise", "combined_noise"]
+__all__ = ["PrivacyLedger", "Release", "calibrate_noise", "combined_noise", "round_up"]
 
 Accountant = Literal["pld", "prv", "rdp"]
 # Widths of the grid of privacy losses. The estimates are upper bounds at any width.
@@ -231,6 +232,13 @@ def calibrate_noise(
         middle = math.sqrt(low * high)
         low, high = (middle, high) if epsilon(middle) > target_epsilon else (low, middle)
     return high
+
+
+def round_up(value: float, digits: int) -> str:
+    """Write a number that is claimed with so many digits, never smaller than it is."""
+    exact = Decimal(repr(float(value)))  # 1e-05, not 1.00000000000000008e-05
+    step = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    return f"{float(exact.quantize(step, ROUND_CEILING)):.{digits}g}"
 
 
 def _check_delta(delta: float) -> None:

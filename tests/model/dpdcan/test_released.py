@@ -76,6 +76,27 @@ def test_statistics_of_the_cells_are_not_stored(fit, tmp_path):
     assert loaded.get_privacy_report() == private.get_privacy_report()
 
 
+def test_no_format_holds_the_names_of_donors(fit, cells, tmp_path):
+    """In scvi-tools' own as well: who took part is what the guarantee for donors hides."""
+    from scvi.hub import HubModel
+
+    model = fit(donor_key="donor", target_epsilon=8.0, train={"batch_size": 6})
+    model.save(tmp_path / "zoo")
+    hub.to_scvi(model, tmp_path / "scvi")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        assert b"person-" not in path.read_bytes(), path.name
+    # it can still be read, and used on other people
+    stranger = cells[:50].copy()
+    stranger.obs["donor"] = "somebody else"
+    received = HubModel(str(tmp_path / "scvi"))
+    received.load_model(stranger)
+    assert received.model.epsilon == model.epsilon
+    assert received.model.get_privacy_report()["unit"] == "donor"
+    assert "person-3" in str(model.registry_)  # the model itself still knows them
+
+
 def test_the_noise_is_not_stored_and_gradients_are_not_left_behind(fit):
     model = fit()
     assert all(p.grad is None for p in model.module.parameters())
@@ -109,7 +130,7 @@ def test_the_card_states_the_guarantee(fit, tmp_path):
 
 
 def test_what_is_printed_is_not_less_than_what_was_spent(fit, monkeypatch):
-    from sczoo.model.dpdcan._report import round_up
+    from sczoo.privacy._accounting import round_up
 
     assert round_up(3.99912, 4) == "4"
     assert round_up(3.9981, 4) == "3.999"

@@ -12,13 +12,10 @@ from sczoo.privacy._sampling import PoissonSampler
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from anndata import AnnData
-
 __all__ = [
     "ACKNOWLEDGED",
     "check_acknowledged",
     "check_donors",
-    "check_gene_list",
     "check_options",
     "check_rows",
     "check_sampling",
@@ -28,8 +25,6 @@ __all__ = [
 
 # leaks that may be accepted, and how the card states them
 ACKNOWLEDGED = {"gene_list": "the list of genes, which was chosen on these cells"}
-# what scanpy and Seurat write into var when they choose genes
-_CHOSEN_MARKS = ("highly_variable", "vst.variable", "vf_vst_counts_variable", "selected")
 _FEWEST_DONORS = 4
 # "32" and "64" in the spellings of Lightning
 _PRECISIONS = ("32", "64", "32-true", "64-true")
@@ -95,20 +90,6 @@ def check_acknowledged(names: Sequence[str]) -> None:
             f"acknowledge={unknown}: only {sorted(ACKNOWLEDGED)} can be accepted by name. Other "
             "leaks are not offered."
         )
-
-
-def check_gene_list(adata: AnnData, acknowledge: Sequence[str]) -> None:
-    """Refuse genes that were chosen on the private cells, unless that is accepted by name."""
-    if "gene_list" in acknowledge:
-        return
-    for mark in _CHOSEN_MARKS:
-        if mark in adata.var and bool(np.all(adata.var[mark].to_numpy() == True)):  # noqa: E712
-            raise PrivacyError(
-                f"adata.var[{mark!r}] is true for all genes: they look chosen on these cells. The "
-                "choice depends on single cells, is stored with the model, and no epsilon covers "
-                "it. Use a list from outside, such as the genes of a public atlas, or accept it "
-                "with acknowledge=['gene_list'], which the card will state."
-            )
 
 
 def check_donors(n_donors: int) -> None:

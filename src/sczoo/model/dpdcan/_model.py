@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import torch
+from scvi import REGISTRY_KEYS
 
+from sczoo import _compat
 from sczoo.base import ZooModelClass
 from sczoo.base._reading import iter_row_blocks
 from sczoo.errors import InputError
 from sczoo.model.dpdcan._checks import (
     check_acknowledged,
-    check_gene_list,
     check_options,
     check_rows,
     check_target,
@@ -29,6 +31,7 @@ from sczoo.model.dpdcan._results import PrivateResultsMixin
 from sczoo.model.dpdcan._run import Mode
 from sczoo.model.dpdcan._setup import PrivateSetupMixin
 from sczoo.model.dpdcan._trainingplan import DPDCANTrainingPlan
+from sczoo.privacy._gene_list import check_gene_list
 from sczoo.privacy._projection import unit_weights
 from sczoo.privacy._sampling import PoissonSampler
 
@@ -406,6 +409,16 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
     def _describe_latent(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Describe the embeddings of the cells only where nothing is private."""
         return {} if self._noise_multiplier != 0 else super()._describe_latent(*args, **kwargs)
+
+    def _exported_registry(self) -> dict[str, Any]:
+        """Return scvi-tools' registry with numbers for donors: no noise hides their names."""
+        registry = deepcopy(self.registry_)
+        field = registry[_compat.FIELD_REGISTRIES].get(REGISTRY_KEYS.BATCH_KEY)
+        if field is not None and "categorical_mapping" in field[_compat.STATE_REGISTRY]:
+            state = field[_compat.STATE_REGISTRY]
+            names = [f"category_{number}" for number in range(len(state["categorical_mapping"]))]
+            state["categorical_mapping"] = np.array(names, dtype=object)
+        return registry
 
     def _gene_importance(self) -> np.ndarray | None:
         """Length of each gene's row of the projection: post-processing of what was released."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from sczoo.model.dpdcan._checks import ACKNOWLEDGED
 from sczoo.model.dpdcan._run import GRADIENTS, PROJECTION
+from sczoo.privacy._accounting import round_up
 
-__all__ = ["card_block", "describe", "round_up"]
+__all__ = ["card_block", "describe"]
 
 _NONE = "No differential-privacy guarantee."
 # what benchmarks/dpdcan_utility.py shows; said beside every guarantee
@@ -61,13 +61,6 @@ def describe(model: Any) -> dict[str, Any]:
     if any(release.what == PROJECTION for release in ledger.releases):
         report["covers"].insert(1, "the projection")
     return report
-
-
-def round_up(value: float, digits: int) -> str:
-    """Write a number that is claimed with so many digits, never smaller than it is."""
-    exact = Decimal(repr(float(value)))  # 1e-05, not 1.00000000000000008e-05
-    step = Decimal(1).scaleb(exact.adjusted() - digits + 1)
-    return f"{float(exact.quantize(step, ROUND_CEILING)):.{digits}g}"
 
 
 def _mechanism(model: Any) -> str:
