@@ -162,6 +162,25 @@ def test_an_interrupted_run_reports_what_it_spent(fit, cells):
     assert 0 < model.epsilon < 4.0
 
 
+def test_a_copy_that_is_saved_in_mid_run_claims_what_was_spent_until_then(fit, tmp_path):
+    from lightning.pytorch.callbacks import Callback
+
+    model = fit(target_epsilon=2.0)
+    steps = sum(r.count for r in model._ledger.releases if r.what == "gradients")
+
+    class Keep(Callback):
+        def on_train_epoch_end(self, trainer, plan):
+            model.save(tmp_path / "half", overwrite=True)
+
+    before = model.epsilon
+    model.train(**QUIET, max_epochs=2, batch_size=40, target_epsilon=4.0, callbacks=[Keep()])
+    kept = DPDCAN.load(tmp_path / "half", accelerator="cpu")
+    gradients = [r for r in kept._ledger.releases if r.what == "gradients"]
+    assert sum(r.count for r in gradients) == steps + 12
+    assert before < kept.epsilon <= model.epsilon <= 4.0
+    assert kept.provenance_["privacy"]["epsilon"] >= kept.epsilon
+
+
 # --- donors -----------------------------------------------------------------------------------
 
 

@@ -142,6 +142,13 @@ def test_private_cells_are_not_public(cells):
         assert model.privacy_["releases"] == []
 
 
+def test_the_published_scheme_has_no_use_for_public_cells(cells):
+    with pytest.warns(UserWarning, match="no differential-"):
+        model = _built(cells, mode="paper")
+    with pytest.raises(InputError, match="public_adata"):
+        model.train(**QUIET, public_adata=cells.copy())
+
+
 @pytest.mark.parametrize(
     "wrong", [{"batch_size": 1}, {"batch_size": "all"}, {"max_epochs": 0}, {"train_size": 0}]
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from sczoo.base._provenance import isolated_random_state
 from sczoo.base._reading import iter_row_blocks
-from sczoo.errors import PrivacyError
+from sczoo.errors import InputError, PrivacyError
 from sczoo.model.dpdcan._checks import check_donors
 from sczoo.model.dpdcan._data import PrivateDataSplitter, donor_codes
 from sczoo.model.dpdcan._paper import standardise
@@ -140,7 +140,7 @@ class PrivatePlanMixin:
         delta = max(delta, self.privacy_.get("delta") or 0.0)
         donors = self._unit == "donor"
         projected = self._architecture == "projected"
-        return plan_run(
+        run = plan_run(
             mode=self._mode,
             unit=self._unit,
             n_units=n_units,
@@ -156,6 +156,8 @@ class PrivatePlanMixin:
             ledger=self._ledger,
             source=source,
         )
+        run.on_spend = self._store
+        return run
 
     def _begin(
         self,
@@ -177,7 +179,6 @@ class PrivatePlanMixin:
             if run.private:
                 run.spend(PROFILE)
                 run.spend(PROJECTION)
-                self._store(run)
             found = fit_projection(
                 blocks,
                 weights,
@@ -192,6 +193,10 @@ class PrivatePlanMixin:
 
     def _check_public(self, public_adata: AnnData | None) -> None:
         """Refuse private cells among the public ones: nothing would protect them."""
+        if public_adata is not None and self._mode == "paper":
+            raise InputError(
+                "public_adata: the published scheme (mode='paper') has no use for it."
+            )
         if public_adata is None or not self._claims:
             return
         model: Any = self
@@ -213,7 +218,7 @@ class PrivatePlanMixin:
         ]
 
     def _store(self, run: PrivateRun) -> None:
-        """Write down what was spent, also after a run that failed."""
+        """Write down what was spent: at once, so that a copy in mid-run does not claim less."""
         self.privacy_.update(
             unit=run.unit,
             n_units=run.n_units,
