@@ -157,6 +157,16 @@ def test_senseless_arguments_of_train(cells, wrong):
         _built(cells).train(**(QUIET | wrong))
 
 
+@pytest.mark.parametrize(
+    "plan", [{"lr": -1}, {"lr": "fast"}, {"average_share": 2}, {"lrr": 1e-3}, {"run": None}]
+)
+def test_senseless_settings_of_the_plan_spend_nothing(cells, plan):
+    model = _built(cells)
+    with pytest.raises(InputError, match=next(iter(plan))):
+        model.train(**QUIET, batch_size=40, plan_kwargs=plan)
+    assert model.privacy_["releases"] == []
+
+
 def test_numbers_of_numpy(cells, tmp_path):
     model = _built(
         cells,

@@ -17,6 +17,7 @@ __all__ = [
     "check_acknowledged",
     "check_donors",
     "check_options",
+    "check_plan",
     "check_rows",
     "check_sampling",
     "check_target",
@@ -26,6 +27,7 @@ __all__ = [
 # leaks that may be accepted, and how the card states them
 ACKNOWLEDGED = {"gene_list": "the list of genes, which was chosen on these cells"}
 _FEWEST_DONORS = 4
+_PLAN = ("lr", "average_share", "canaries")  # the last is for audits
 # "32" and "64" in the spellings of Lightning
 _PRECISIONS = ("32", "64", "32-true", "64-true")
 _RANGES: dict[str, tuple[type, float, float, bool]] = {
@@ -40,6 +42,8 @@ _RANGES: dict[str, tuple[type, float, float, bool]] = {
     "batch_size": (int, 2, np.inf, True),
     "max_epochs": (int, 1, np.inf, True),
     "train_size": (float, 0, 1, False),
+    "lr": (float, 0, np.inf, False),
+    "average_share": (float, 0, 1, True),
 }
 
 
@@ -164,6 +168,15 @@ def _one_device() -> PrivacyError:
         "A private run uses one device: several would each clip and noise their own part. "
         "Pass devices=1."
     )
+
+
+def check_plan(plan_kwargs: Mapping[str, Any] | None) -> None:
+    """Refuse settings of the plan that do not exist, before the projection spends its budget."""
+    given = dict(plan_kwargs or {})
+    unknown = sorted(set(given) - set(_PLAN))
+    if unknown:
+        raise InputError(f"plan_kwargs: {unknown[0]!r} cannot be set; {', '.join(_PLAN[:2])} can.")
+    check_options(**{name: given[name] for name in _PLAN[:2] if name in given})
 
 
 def check_sampling(trainer: Any, run: Any) -> None:

@@ -19,6 +19,7 @@ from sczoo.errors import InputError
 from sczoo.model.dpdcan._checks import (
     check_acknowledged,
     check_options,
+    check_plan,
     check_rows,
     check_target,
     check_training,
@@ -340,6 +341,7 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
             train_size=train_size,
         )
         check_target(target_epsilon, self._noise_multiplier)
+        check_plan(plan_kwargs)
         if self.adata is None or self.adata.n_obs < self._min_cells:
             self._train(max_epochs=max_epochs or 1, **arguments)  # raises
         arguments["devices"] = 1 if devices == "auto" else devices
