@@ -90,6 +90,25 @@ def test_a_release_without_noise_has_no_epsilon():
     assert ledger.epsilon(1e-5) == math.inf
 
 
+@pytest.mark.parametrize("noise", [0.1, 0.03, 0.001])
+def test_hardly_any_noise_is_accounted_in_seconds(noise):
+    """It took minutes, and gigabytes, at an epsilon of a thousand."""
+    import time
+
+    ledger = PrivacyLedger()
+    ledger.spend(noise)
+    ledger.spend(noise, sampling_rate=1 / 6, count=18)
+    start = time.process_time()
+    spent = ledger.epsilon(1e-5)
+    assert time.process_time() - start < 20
+    assert analytic(noise) <= spent <= ledger.epsilon(1e-5, "rdp")
+
+
+def analytic(noise):
+    """Epsilon of the first release alone, from below: the typical loss of a Gaussian release."""
+    return 1 / (2 * noise**2)
+
+
 def test_gdp_is_refused_with_the_reason():
     ledger = PrivacyLedger()
     ledger.spend(1.0)

@@ -48,6 +48,10 @@ def test_a_saved_model_is_audited_from_a_shell(files):
     model.save(files / "model")
     result = _run(files, str(files / "model"))
     assert result.exit_code == 0, result.output
+    # without coins nothing was put to the test
+    assert "not tested" in result.output
+    result = _run(files, str(files / "model"), "--random-split")
+    assert result.exit_code == 0, result.output
     assert "not contradicted" in result.output
 
 

@@ -84,6 +84,23 @@ def test_clipped_sums_equal_a_loop_over_units(shape, bound):
     assert set(sums) == {name for name, _ in network.named_parameters()}
 
 
+@pytest.mark.parametrize("exponent", [30, 36, 37, 37.5, 38])
+def test_a_gradient_too_long_to_be_scaled_down_counts_as_nothing(exponent):
+    """The factor would be a number with few digits, and rounded up leave the unit too long."""
+    rng = np.random.default_rng(0)
+    layer = nn.Linear(4, 3, bias=False)
+    for _ in range(50):
+        # norms of 1e38 to 1e45, each number in the range of 32 bits
+        x = torch.tensor(rng.standard_normal((1, 4)) * 10 ** rng.uniform(0, 7.5))
+        towards = torch.tensor(rng.standard_normal((1, 3)) * 10.0**exponent)
+        engine = UnitGradients(layer)
+        with engine.record():
+            loss = (layer(x.float()) * towards.float()).sum(1)
+        sums, norms = engine.clipped_sums(loss, 0.5)
+        length = float(sums["weight"].double().norm())
+        assert length <= 0.5 * (1 + 1e-6), float(norms["all"])
+
+
 def test_groups_are_clipped_apart():
     groups = {"encoder": ("encoder", "shared", "centres"), "decoder": ("decoder", "offset")}
     network, x = Network(), cells((8, 2, 11))

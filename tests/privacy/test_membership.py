@@ -47,13 +47,69 @@ def test_intervals_cover_the_truth():
     assert covered >= 33
 
 
+def test_intervals_of_cells_know_that_donors_come_whole():
+    """Chance scores that donors share: an interval for single cells would call it an attack."""
+    rng = np.random.default_rng(0)
+    donors = np.repeat(np.arange(20), 50)
+    wrong, wrong_if_single = 0, 0
+    for trial in range(40):
+        score = rng.standard_normal(40).repeat(50) + 0.3 * rng.standard_normal(2000)
+        inside, outside = score[:1000], score[1000:]
+        options = {"n_bootstrap": 100, "seed": trial}
+        low, high = membership(inside, outside, groups=(donors, donors), **options).auc_ci95
+        wrong += not low <= 0.5 <= high
+        low, high = membership(inside, outside, **options).auc_ci95
+        wrong_if_single += not low <= 0.5 <= high
+    assert wrong <= 6 < 20 < wrong_if_single
+    with pytest.raises(InputError, match="names 3 units"):
+        membership(inside, outside, groups=(donors[:3], donors))
+
+
+def test_the_audit_draws_donors_whole():
+    cells = example_cells(400, seed=5)
+    cells.obs["donor"] = [f"p{i % 20}" for i in range(400)]
+    number = cells.obs["donor"].str[1:].astype(int).to_numpy()
+    own = np.random.default_rng(1).standard_normal(20)
+    score = lambda adata: own[adata.obs["donor"].str[1:].astype(int)]
+    parts = cells[number < 10].copy(), cells[number >= 10].copy()
+    by_cell = audit(score, *parts).attacks["model", "cell"].auc_ci95
+    by_donor = audit(score, *parts, donor_key="donor").attacks["model", "cell"].auc_ci95
+    assert by_donor[1] - by_donor[0] > 2 * (by_cell[1] - by_cell[0])
+
+
+def test_a_claim_for_synthetic_cells_is_contradicted_too():
+    rng = np.random.default_rng(3)
+    cells = example_cells(600, seed=5)
+    drawn = rng.random(600) < 0.5
+    members, others = cells[drawn].copy(), cells[~drawn].copy()
+    claim = {"epsilon": 0.5, "delta": 1e-5}
+    report = audit(members.copy(), members, others, random_split=True, **claim)
+    assert report.bounds["synthetic", "cell"].epsilon > 1
+    assert report.contradicted
+    assert "CONTRADICTED" in report.card_block()["claim"]
+    # without coins there is no bound, and nothing was put to the test
+    untested = audit(members.copy(), members, others, **claim)
+    assert not untested.contradicted
+    assert "not tested" in untested.card_block()["claim"]
+    with pytest.raises(InputError, match="without a delta"):
+        audit(members.copy(), members, others, epsilon=0.5)
+
+
 def test_the_claim_bounds_every_auc():
     assert advantage_bound(0.0, 0.0) == pytest.approx(0.5, abs=1e-4)
     assert advantage_bound(50.0, 0.0) == pytest.approx(1.0, abs=1e-3)
     # randomised response is the worst case of pure epsilon: ROC through one corner
     epsilon = 1.3
     corner = 1 / (1 + np.exp(epsilon))
-    assert advantage_bound(epsilon, 0.0) == pytest.approx(1 - corner, abs=1e-3)
+    assert advantage_bound(epsilon, 0.0) == pytest.approx(1 - corner, abs=1e-12)
+    # a bound is not below what it bounds: at large epsilon one minus it is tiny
+    assert 1 - advantage_bound(20.0, 0.0) == pytest.approx(np.exp(-20.0), rel=1e-6)
+    for epsilon, delta in ((0.0, 0.1), (0.5, 0.01), (3.0, 1e-3)):
+        fpr = np.linspace(0, 1, 200_001)
+        grow = np.exp(epsilon)
+        tpr = np.minimum(np.minimum(1, grow * fpr + delta), 1 - (1 - delta - fpr) / grow)
+        curve = np.trapezoid(np.minimum(tpr, 1), fpr)
+        assert advantage_bound(epsilon, delta) == pytest.approx(curve, abs=1e-9)
 
 
 def test_donor_scores_average_their_cells():
@@ -161,6 +217,18 @@ def test_dp_pca_one_cell_changes_its_matrix_by_at_most_one():
     lengths = np.linalg.norm(unit_profiles(cells.X).toarray().astype(np.float64), axis=1)
     assert (lengths <= 1).all()
     assert (lengths > 0.999).all()
+
+
+def test_dp_pca_refuses_genes_that_were_chosen_on_the_cells():
+    from sczoo.errors import PrivacyError
+
+    cells = example_cells(80, seed=8)
+    cells.var["highly_variable"] = True
+    with pytest.raises(PrivacyError, match="chosen on these cells"):
+        dp_pca(cells, 3)
+    assert dp_pca(cells, 3, acknowledge=["gene_list"]).epsilon == 4.0
+    with pytest.raises(PrivacyError, match="positive number"):
+        dp_pca(cells, 3, epsilon="four", acknowledge=["gene_list"])
 
 
 def test_dp_pca_of_donors():

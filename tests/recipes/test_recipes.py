@@ -181,3 +181,12 @@ def test_clustering_scores_are_those_of_scikit_learn():
     scores = clustering(truth, found)
     assert scores["ari"].value == pytest.approx(adjusted_rand_score(truth, found))
     assert scores["nmi"].value == pytest.approx(normalized_mutual_info_score(truth, found))
+
+
+def test_the_card_of_the_private_model_says_that_it_was_attacked():
+    """The template says "Attacks: none was measured" of a card that states none."""
+    from sczoo.recipes import dpdcan_pbmc
+
+    audit = dpdcan_pbmc.card(None)["privacy"]["audit"]
+    assert "membership_auc" in audit["membership of a cell"]
+    assert "shows nothing" in audit["membership of a cell"]

@@ -160,6 +160,10 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
                 return [str(name) for name in var[column].astype(object).fillna("")]
         return None
 
+    def _exported_registry(self) -> dict[str, Any]:
+        """Return scvi-tools' registry as it may be written in scvi-tools' own format."""
+        return self.registry_
+
     def _gene_importance(self) -> np.ndarray | None:
         """Weight of each gene for the coverage of a query, shape ``(n_genes,)``."""
         return None

@@ -39,9 +39,9 @@ def to_scvi(
     The folder gets ``model.pt``, ``_scvi_required_metadata.json`` and ``README.md``, and
     :class:`scvi.hub.HubModel` reads it where sczoo is installed. The format uses pickle, so
     readers must trust its origin, and it holds the category names of the set-up columns (donors
-    too, if a donor column was given). Training history and cell indices are left out, the data as
-    well. ``sczoo.load`` never reads this format; share the folder that ``model.save`` writes
-    instead where you can.
+    too, if a donor column was given; of a :class:`~sczoo.model.DPDCAN` numbers instead). Training
+    history and cell indices are left out, the data as well. ``sczoo.load`` never reads this
+    format; share the folder that ``model.save`` writes instead where you can.
 
     Parameters
     ----------
@@ -87,6 +87,7 @@ def to_scvi(
     for name in _PER_CELL:
         if getattr(bare, name, None) is not None:
             setattr(bare, name, None)
+    bare.registry_ = model._exported_registry()
     bare.zoo_state_ = {name: getattr(model, name) for name in _ZOO_STATE}
     # scvi-tools adds Pyro's global store, in which other models of this process would travel along
     with pyro.get_param_store().scope():

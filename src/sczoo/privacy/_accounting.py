@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -18,12 +19,14 @@ from sczoo.errors import InputError, PrivacyError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["PrivacyLedger", "Release", "calibrate_noise", "combined_noise"]
+__all__ = ["PrivacyLedger", "Release", "calibrate_noise", "combined_noise", "round_up"]
 
 Accountant = Literal["pld", "prv", "rdp"]
 # Widths of the grid of privacy losses. The estimates are upper bounds at any width.
 _COARSE, _FINE = 1e-3, 1e-4
 _LARGEST_NOISE = 1e6
+# beyond this epsilon, the grid is this share of it
+_LARGE, _LARGE_WIDTH = 50.0, 1e-5
 # PRV is computed to this accuracy; it may lie below PLD by about 1 % of it
 _PRV_ERROR = 0.01
 
@@ -231,6 +234,13 @@ def calibrate_noise(
     return high
 
 
+def round_up(value: float, digits: int) -> str:
+    """Write a number that is claimed with so many digits, never smaller than it is."""
+    exact = Decimal(repr(float(value)))  # 1e-05, not 1.00000000000000008e-05
+    step = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    return f"{float(exact.quantize(step, ROUND_CEILING)):.{digits}g}"
+
+
 def _check_delta(delta: float) -> None:
     if not (isinstance(delta, int | float) and 0 < delta < 1):
         raise PrivacyError(
@@ -255,13 +265,22 @@ def _pld(releases: tuple[Release, ...], delta: float, width: float = _FINE) -> f
     import dp_accounting
     from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 
-    accountant = PLDAccountant(value_discretization_interval=width)
+    accountant = PLDAccountant(value_discretization_interval=_width(releases, delta, width))
     for release in releases:
         event: Any = dp_accounting.GaussianDpEvent(release.noise_multiplier)
         if release.sampling_rate < 1:
             event = dp_accounting.PoissonSampledDpEvent(release.sampling_rate, event)
         accountant.compose(event, release.count)
     return float(accountant.get_epsilon(delta))
+
+
+def _width(releases: tuple[Release, ...], delta: float, width: float) -> float:
+    """Widen the grid where little noise makes losses of hundreds: it would take minutes."""
+    # mean and spread of the loss without sampling, which are cheap to know
+    strength = sum(r.count / r.noise_multiplier**2 for r in releases)
+    if strength / 2 + math.sqrt(2 * strength * math.log(1 / delta)) < _LARGE:
+        return width
+    return max(width, _LARGE_WIDTH * _rdp(releases, delta))
 
 
 def _prv(releases: tuple[Release, ...], delta: float) -> float:

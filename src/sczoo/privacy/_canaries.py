@@ -60,8 +60,8 @@ class GradientCanaries:
         for name, value in sums.items():
             canaries, positions = places[name]
             value = value.clone()
-            value.view(-1)[torch.as_tensor(positions)] += torch.as_tensor(
-                drawn[canaries] * bounds[name], dtype=value.dtype
+            value.view(-1)[torch.as_tensor(positions, device=value.device)] += torch.as_tensor(
+                drawn[canaries] * bounds[name], dtype=value.dtype, device=value.device
             )
             planted[name] = value
         return planted
@@ -69,7 +69,7 @@ class GradientCanaries:
     def observe(self, released: Mapping[str, torch.Tensor]) -> None:
         """Score the canaries by what was released."""
         for name, (canaries, positions) in self._where(released).items():
-            self.scores[canaries] += released[name].reshape(-1)[positions].cpu().numpy()
+            self.scores[canaries] += released[name].reshape(-1).cpu().numpy()[positions]
 
     def bound(self, delta: float, confidence: float = 0.95) -> AuditBound:
         """Return the lower bound on epsilon that the scores show."""

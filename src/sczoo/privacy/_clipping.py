@@ -211,7 +211,7 @@ class UnitGradients:
             bound = (
                 max_grad_norm if isinstance(max_grad_norm, int | float) else (max_grad_norm[group])
             )
-            factors[group] = (float(bound) / norm.clamp_min(1e-300)).clamp_max(1.0)
+            factors[group] = _factors(norm, float(bound))
         sums: dict[str, torch.Tensor] = {}
         for name, layer in self._layers.items():
             own = [k for k, p in layer.named_parameters(recurse=False) if p.requires_grad]
@@ -308,6 +308,16 @@ def _leave_out(norms: dict[str, torch.Tensor], deltas: Mapping[str, Any]) -> Non
     for inputs, delta in deltas.values():
         inputs[~finite] = 0.0
         delta[~finite] = 0.0
+
+
+def _factors(norm: torch.Tensor, bound: float) -> torch.Tensor:
+    """By how much to scale each unit; nothing is left of those too long to be scaled down.
+
+    A factor below the smallest normal number of 32 bits has few digits, and rounded up it would
+    leave the unit longer than the bound.
+    """
+    factors = (bound / norm.clamp_min(1e-300)).clamp_max(1.0)
+    return torch.where(factors < torch.finfo(torch.float32).tiny, 0.0, factors)
 
 
 def _find_group(name: str, groups: Mapping[str, tuple[str, ...]]) -> str:

@@ -13,10 +13,13 @@ from sczoo.base._genes import align_genes
 from sczoo.base._reading import iter_row_blocks
 from sczoo.errors import InputError, PrivacyError
 from sczoo.privacy._accounting import Release, calibrate_noise
+from sczoo.privacy._gene_list import check_gene_list
 from sczoo.privacy._noise import NoiseSource
 from sczoo.privacy._projection import leading_eigenvectors, unit_profiles, unit_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
 __all__ = ["DPPCA", "dp_pca"]
@@ -69,6 +72,7 @@ def dp_pca(
     delta: float | None = None,
     layer: str | None = None,
     donor_key: str | None = None,
+    acknowledge: Sequence[str] = (),
     _source: NoiseSource | None = None,
 ) -> DPPCA:
     r"""Release principal directions of single cells with differential privacy, in one shot.
@@ -92,10 +96,17 @@ def dp_pca(
     donor_key
         Column of ``obs`` with donors: the guarantee is then for donors, each of whom adds the
         mean over their cells.
+    acknowledge
+        ``["gene_list"]`` accepts genes that were chosen on these cells, which no epsilon covers.
 
     Returns
     -------
     The directions, with a method to project cells.
+
+    Raises
+    ------
+    PrivacyError
+        What was asked for would break the guarantee; the message says why.
 
     Examples
     --------
@@ -103,6 +114,9 @@ def dp_pca(
     >>> adata.obsm["X_dp_pca"] = found.transform(adata)
     """
     check_input(adata, layer=layer, min_cells=2)
+    check_gene_list(adata, acknowledge)
+    if not isinstance(epsilon, int | float | np.number):
+        raise PrivacyError(f"epsilon={epsilon!r}: a positive number is needed.")
     if not 1 <= n_components <= adata.n_vars:
         raise InputError(f"n_components={n_components}: between 1 and {adata.n_vars} genes.")
     if adata.n_vars > _MOST_GENES:
@@ -124,7 +138,7 @@ def dp_pca(
             "chosen at random, would satisfy it."
         )
     noise = 0.0
-    if not (isinstance(epsilon, float) and np.isinf(epsilon) and epsilon > 0):
+    if epsilon != np.inf:
         noise = calibrate_noise(epsilon, delta, [Release(1.0, 1.0, 1, "second moments")])
     weights = unit_weights(units, adata.n_obs)
     moment = np.zeros((adata.n_vars, adata.n_vars))

@@ -12,6 +12,8 @@ from sczoo import _compat
 from sczoo.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anndata import AnnData
 
 __all__ = ["Membership", "advantage_bound", "cell_scores", "donor_scores", "membership"]
@@ -45,7 +47,14 @@ class Membership:
     n_others: int
 
 
-def membership(members: Any, others: Any, *, n_bootstrap: int = 500, seed: int = 0) -> Membership:
+def membership(
+    members: Any,
+    others: Any,
+    *,
+    n_bootstrap: int = 500,
+    seed: int = 0,
+    groups: tuple[Any, Any] | None = None,
+) -> Membership:
     """Measure an attack by its scores.
 
     Parameters
@@ -56,6 +65,10 @@ def membership(members: Any, others: Any, *, n_bootstrap: int = 500, seed: int =
         Resamples for the intervals.
     seed
         Of the resampling.
+    groups
+        Group of each unit, such as the donor of a cell, of members and of others: the resampling
+        then draws whole groups. Units of one group are alike, and intervals that take them for
+        independent are too narrow.
     """
     inside, outside = np.asarray(members, dtype=float), np.asarray(others, dtype=float)
     if inside.ndim != 1 or outside.ndim != 1 or min(len(inside), len(outside)) < 2:
@@ -63,12 +76,13 @@ def membership(members: Any, others: Any, *, n_bootstrap: int = 500, seed: int =
     if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
         raise InputError("The attack's scores hold values that are not finite.")
     rng = np.random.default_rng(seed)
+    draw_inside, draw_outside = (
+        _resampling(len(values), None if groups is None else groups[side])
+        for side, values in enumerate((inside, outside))
+    )
     draws = np.array(
         [
-            _measures(
-                rng.choice(inside, len(inside)),
-                rng.choice(outside, len(outside)),
-            )
+            _measures(inside[draw_inside(rng)], outside[draw_outside(rng)])
             for _ in range(n_bootstrap)
         ]
     )
@@ -84,6 +98,17 @@ def membership(members: Any, others: Any, *, n_bootstrap: int = 500, seed: int =
     )
 
 
+def _resampling(n: int, groups: Any) -> Callable[[np.random.Generator], np.ndarray]:
+    """Return a function that draws rows with replacement, whole groups if there are any."""
+    if groups is None:
+        return lambda rng: rng.integers(n, size=n)
+    _, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    if len(codes) != n:
+        raise InputError(f"groups names {len(codes)} units, but there are {n} scores.")
+    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return lambda rng: np.concatenate([rows[g] for g in rng.integers(len(rows), size=len(rows))])
+
+
 def _measures(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
     ordered = np.sort(outside)
     below = np.searchsorted(ordered, inside, side="left")
@@ -97,10 +122,12 @@ def _measures(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
 
 def advantage_bound(epsilon: float, delta: float) -> float:
     """Return the largest AUC that any attack can have against (epsilon, delta)."""
-    fpr = np.linspace(0, 1, 20_001)
-    grow = math.exp(min(epsilon, 500.0))
-    tpr = np.minimum(np.minimum(1.0, grow * fpr + delta), 1 - (1 - delta - fpr) / grow)
-    return float(np.trapezoid(np.clip(tpr, 0, 1), fpr))
+    # the best attack's curve is three straight lines: through (0, delta), the corner on the
+    # falling diagonal, (1 - delta, 1) and (1, 1)
+    corner = (1.0 - delta) / (1.0 + math.exp(min(epsilon, 500.0)))
+    fpr = np.array([0.0, corner, 1.0 - delta, 1.0])
+    tpr = np.array([delta, 1.0 - corner, 1.0, 1.0])
+    return float(np.trapezoid(tpr, fpr))
 
 
 def cell_scores(model: Any, adata: AnnData, batch_size: int = 512) -> np.ndarray:

@@ -76,6 +76,8 @@ def unit_profiles(counts: Any) -> Any:
         x.data *= np.repeat(_BELOW_ONE / length, np.diff(x.indptr))
         x.data[lost] = 0.0
         return x.astype(np.float32)
+    # in 64 bits: in fewer, a sum of squares is rounded so far that a length can come out above one
+    counts = np.asarray(counts, dtype=np.float64)
     x = np.log1p(counts * (_DEPTH / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)))
     return _to_unit(x).astype(np.float32)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from sczoo.base._checks import check_categorical
 from sczoo.errors import InputError
+from sczoo.privacy._accounting import round_up
 from sczoo.privacy._audit import AuditBound, one_run_bound
 from sczoo.privacy._leakage import nearest_synthetic
 from sczoo.privacy._membership import (
@@ -82,14 +83,25 @@ class AuditReport:
 
     @property
     def contradicted(self) -> bool:
-        """Whether the attack on the model shows more than was claimed."""
+        """Whether the attack, not that on the twin, shows more than was claimed."""
         if self.claimed_epsilon is None:
             return False
         return any(
             bound.epsilon > self.claimed_epsilon
             for (subject, level), bound in self.bounds.items()
-            if subject == "model" and level == self.claimed_unit
+            if subject != "twin" and level == self.claimed_unit
         )
+
+    @property
+    def _verdict(self) -> str:
+        """What this audit says of the claim."""
+        if self.contradicted:
+            return "CONTRADICTED by this audit"
+        if not any(
+            subject != "twin" and level == self.claimed_unit for subject, level in self.bounds
+        ):
+            return f"not tested: no lower bound for a {self.claimed_unit} was measured"
+        return "not contradicted"
 
     @property
     def auc_bound(self) -> float | None:
@@ -113,8 +125,8 @@ class AuditReport:
             block[f"membership of a {level}, {subject}"] = text
         if self.claimed_epsilon is not None:
             block["claim"] = (
-                f"epsilon {self.claimed_epsilon:.3g} for each {self.claimed_unit}; "
-                + ("CONTRADICTED by this audit" if self.contradicted else "not contradicted")
+                f"epsilon {round_up(self.claimed_epsilon, 3)} for each {self.claimed_unit}; "
+                f"{self._verdict}"
             )
         return block
 
@@ -174,7 +186,8 @@ def audit(
         A model of the same kind that saw neither: its scores are subtracted, which sharpens the
         attack.
     epsilon, delta, unit
-        The claim; of a :class:`~sczoo.model.DPDCAN` its own by default.
+        The claim; of a :class:`~sczoo.model.DPDCAN` its own by default. Elsewhere epsilon needs
+        its delta, and the unit is ``"cell"`` by default.
     random_split
         Whether each cell, or each donor where there is a `donor_key`, became a member by a fair
         coin of its own. Only then is the lower bound on epsilon valid, and given.
@@ -209,6 +222,12 @@ def audit(
             )
     epsilon = getattr(target, "epsilon", None) if epsilon is None else epsilon
     delta = getattr(target, "delta", None) if delta is None else delta
+    if epsilon is not None and delta is None:
+        raise InputError(
+            f"epsilon={epsilon:g} without a delta: an attack may show more than epsilon with "
+            "probability delta, so it cannot be said what contradicts the claim. Pass delta= "
+            "(0 for a claim without exception)."
+        )
     if unit is None and epsilon is not None:
         unit = getattr(target, "_unit", "cell")
     subjects = {"synthetic" if isinstance(target, AnnData) else "model": target}
@@ -225,7 +244,11 @@ def audit(
             ]
         coin = "donor" if donor_key is not None else "cell"
         for level, (inside, outside) in levels.items():
-            attacks[subject, level] = membership(inside, outside, seed=seed)
+            # cells of a donor are in or out together, so they are drawn together too
+            groups = None
+            if donor_key is not None and level == "cell":
+                groups = (members.obs[donor_key], others.obs[donor_key])
+            attacks[subject, level] = membership(inside, outside, seed=seed, groups=groups)
             if random_split and level == coin and len(inside) + len(outside) >= 10:
                 truth = np.repeat([True, False], [len(inside), len(outside)])
                 bounds[subject, level] = one_run_bound(

@@ -1,4 +1,4 @@
-"""What is claimed is what was spent; what would break the claim is refused."""
+"""What is claimed is what was spent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sczoo.errors import InputError, PrivacyBudgetError, PrivacyError, TooFewCellsError
+from sczoo.errors import PrivacyBudgetError
 from sczoo.model import DPDCAN
 from sczoo.privacy import PrivacyLedger
 
@@ -164,6 +162,25 @@ def test_an_interrupted_run_reports_what_it_spent(fit, cells):
     assert 0 < model.epsilon < 4.0
 
 
+def test_a_copy_that_is_saved_in_mid_run_claims_what_was_spent_until_then(fit, tmp_path):
+    from lightning.pytorch.callbacks import Callback
+
+    model = fit(target_epsilon=2.0)
+    steps = sum(r.count for r in model._ledger.releases if r.what == "gradients")
+
+    class Keep(Callback):
+        def on_train_epoch_end(self, trainer, plan):
+            model.save(tmp_path / "half", overwrite=True)
+
+    before = model.epsilon
+    model.train(**QUIET, max_epochs=2, batch_size=40, target_epsilon=4.0, callbacks=[Keep()])
+    kept = DPDCAN.load(tmp_path / "half", accelerator="cpu")
+    gradients = [r for r in kept._ledger.releases if r.what == "gradients"]
+    assert sum(r.count for r in gradients) == steps + 12
+    assert before < kept.epsilon <= model.epsilon <= 4.0
+    assert kept.provenance_["privacy"]["epsilon"] >= kept.epsilon
+
+
 # --- donors -----------------------------------------------------------------------------------
 
 
@@ -188,111 +205,18 @@ def test_held_out_donors_are_held_out_whole(fit):
     assert not inside & outside
 
 
-# --- what is refused --------------------------------------------------------------------------
+def test_how_many_donors_are_held_out_says_nothing_of_their_cells(cells):
+    """A donor with more or fewer cells moves the number of training donors by none."""
+    from sczoo.model.dpdcan._data import PrivateDataSplitter
 
-
-def _built(cells, donor_key=None, **arguments):
-    DPDCAN.setup_anndata(cells, donor_key=donor_key)
-    return DPDCAN(cells, **({"n_latent": 5} | arguments))
-
-
-@pytest.mark.parametrize("target", [0, -1.0, math.nan, True, "four"])
-def test_impossible_epsilon(cells, target):
-    with pytest.raises(PrivacyError, match="must be positive"):
-        _built(cells, target_epsilon=target)
-
-
-@pytest.mark.parametrize("delta", [1 / 240, 0.1])
-def test_delta_of_one_in_n_is_refused_with_the_reason(cells, delta):
-    with pytest.raises(PrivacyError, match="publishing one cell whole"):
-        _built(cells, target_delta=delta).train(**QUIET)
-
-
-@pytest.mark.parametrize("delta", [0.0, -1e-5, 1.5])
-def test_impossible_delta(cells, delta):
-    with pytest.raises(PrivacyError, match="target_delta"):
-        _built(cells, target_delta=delta).train(**QUIET)
-
-
-def test_genes_chosen_on_the_cells_are_refused_unless_acknowledged(cells):
-    cells.var["highly_variable"] = True
-    with pytest.raises(PrivacyError, match="chosen on these cells"):
-        _built(cells.copy())
-    model = _built(cells.copy(), acknowledge=["gene_list"])
-    model.train(**QUIET, max_epochs=1, batch_size=40)
-    assert any(
-        "chosen on these cells" in line for line in model.get_privacy_report()["not_covered"]
-    )
-    cells.var["highly_variable"] = np.arange(cells.n_vars) < 10  # not what was kept
-    _built(cells.copy())
-
-
-def test_only_known_leaks_can_be_acknowledged(cells):
-    with pytest.raises(InputError, match="gene_list"):
-        _built(cells, acknowledge=["everything"])
-    with pytest.raises(InputError, match="pass a list"):
-        _built(cells, acknowledge="gene_list")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"noise_seed": 0}, "subtract it"),
-        ({"early_stopping": True}, "moment to stop"),
-        ({"devices": 2}, "one device"),
-        ({"strategy": "ddp"}, "one device"),
-        ({"datamodule": object()}, "coin for each unit"),
-    ],
-)
-def test_leaks_in_training_are_refused_with_the_reason(cells, arguments, words):
-    model = _built(cells)
-    with pytest.raises(PrivacyError, match=words):
-        model.train(**(QUIET | arguments))
-    assert model.privacy_["releases"] == []
-
-
-def test_few_donors_are_refused(cells):
-    cells.obs["donor"] = "one"
-    with pytest.raises(PrivacyError, match="one donor"):
-        _built(cells.copy(), donor_key="donor").train(**QUIET)
-    cells.obs["donor"] = [f"person-{i % 3}" for i in range(240)]
-    with pytest.raises(PrivacyError, match="3 donors"):
-        _built(cells.copy(), donor_key="donor").train(**QUIET)
-
-
-def test_fewer_donors_than_a_minibatch_needs(cells):
-    with pytest.raises(PrivacyError, match="batch_size=64 donors, but there are 24"):
-        _built(cells, donor_key="donor").train(**QUIET, batch_size=64)
-
-
-def test_one_cell(cells):
-    with pytest.raises(TooFewCellsError, match="1 cell"):
-        _built(cells[:1].copy()).train(**QUIET)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"mode": "magic"},
-        {"architecture": "transformer"},
-        {"mode": "paper", "architecture": "projected"},
-        {"max_grad_norm": 0},
-        {"noise_multiplier": -1},
-        {"n_latent": 1.5},
-        {"mask_rate": 2},
-        {"n_clusters": 1},
-        {"cluster_weights": (1, 2)},
-    ],
-)
-def test_senseless_arguments(cells, wrong):
-    with pytest.raises(InputError):
-        _built(cells, **wrong)
-
-
-@settings(max_examples=20, deadline=None)
-@given(n=st.integers(2, 10**7))
-def test_default_delta_is_always_allowed(n):
-    from sczoo.model.dpdcan._run import check_delta, default_delta
-
-    check_delta(default_delta(n), n, "cell")
-    assert default_delta(n) <= 0.1 / n
+    cells.obs["donor"] = [f"person-{min(i // 10, 4)}" for i in range(240)]
+    for n_cells in range(60, 241, 7):
+        part = cells[:n_cells].copy()
+        DPDCAN.setup_anndata(part, donor_key="donor")
+        manager = DPDCAN(part).adata_manager
+        for share, expected in ((0.5, 2), (0.1, 1), (0.7, 4), (0.99, 5), (1.0, 5)):
+            split = PrivateDataSplitter(manager, share, by_donor=True, seed=0)
+            split.setup()
+            donors = part.obs["donor"].to_numpy()
+            assert len(set(donors[split.train_idx])) == expected
+            assert len(split.train_idx) + len(split.val_idx) + len(split.test_idx) == n_cells

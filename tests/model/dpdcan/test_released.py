@@ -76,6 +76,27 @@ def test_statistics_of_the_cells_are_not_stored(fit, tmp_path):
     assert loaded.get_privacy_report() == private.get_privacy_report()
 
 
+def test_no_format_holds_the_names_of_donors(fit, cells, tmp_path):
+    """In scvi-tools' own as well: who took part is what the guarantee for donors hides."""
+    from scvi.hub import HubModel
+
+    model = fit(donor_key="donor", target_epsilon=8.0, train={"batch_size": 6})
+    model.save(tmp_path / "zoo")
+    hub.to_scvi(model, tmp_path / "scvi")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        assert b"person-" not in path.read_bytes(), path.name
+    # it can still be read, and used on other people
+    stranger = cells[:50].copy()
+    stranger.obs["donor"] = "somebody else"
+    received = HubModel(str(tmp_path / "scvi"))
+    received.load_model(stranger)
+    assert received.model.epsilon == model.epsilon
+    assert received.model.get_privacy_report()["unit"] == "donor"
+    assert "person-3" in str(model.registry_)  # the model itself still knows them
+
+
 def test_the_noise_is_not_stored_and_gradients_are_not_left_behind(fit):
     model = fit()
     assert all(p.grad is None for p in model.module.parameters())
@@ -106,6 +127,38 @@ def test_the_card_states_the_guarantee(fit, tmp_path):
     false = CARD | {"privacy": {"dp": wishes | {"not_covered": []}}}
     with pytest.raises(SchemaError, match="something else"):
         hub.publish(model, "dpdcan/false", registry=tmp_path / "registry", card=false)
+
+
+def test_what_is_printed_is_not_less_than_what_was_spent(fit, monkeypatch):
+    from sczoo.privacy._accounting import round_up
+
+    assert round_up(3.99912, 4) == "4"
+    assert round_up(3.9981, 4) == "3.999"
+    assert round_up(2.3143e-6, 3) == "2.32e-06"
+    assert round_up(1e-5, 3) == "1e-05"
+    assert round_up(0.0, 3) == "0"
+    model = fit(target_epsilon=2.0)
+    for _ in range(2):
+        spent = float(model.epsilon)
+        said = model.get_privacy_report()["guarantee"].split("epsilon=")[1].split(",")[0]
+        assert spent <= float(said) <= spent * 1.001
+        model.train(accelerator="cpu", devices=1, enable_progress_bar=False, batch_size=40,
+                    max_epochs=1, target_epsilon=spent + 0.1237)  # fmt: skip
+
+
+def test_public_cells_and_figures_are_listed_as_not_covered(fit, tmp_path):
+    from sczoo.testing._cells import example_cells
+
+    model = fit(train={"public_adata": example_cells(150, seed=9)})
+    report = model.get_privacy_report()
+    assert any("150 cells that were given as public" in line for line in report["not_covered"])
+    assert any("measured with the training cells" in line for line in report["not_covered"])
+    # the projection is theirs: it is not what the guarantee is about
+    assert "the projection" not in report["covers"]
+    model.save(tmp_path / "model")
+    text = (tmp_path / "model" / "artefact.json").read_text()
+    assert "150 cells that were given as public" in text
+    assert "the projection" in fit().get_privacy_report()["covers"]
 
 
 def test_the_card_of_the_published_scheme_says_that_there_is_none(fit, tmp_path):

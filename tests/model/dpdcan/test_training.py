@@ -198,6 +198,18 @@ def test_no_value_of_a_cell_breaks_the_sums(value, kind, known_noise):
     assert np.isfinite(sums).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
+@pytest.mark.parametrize("scale", [1.0, 1e-26, 3e-26])
+def test_no_cell_is_longer_than_one_in_any_number_format(dtype, scale):
+    """Squares of small numbers lose their digits in 32 bits, and all numbers do in 16."""
+    from sczoo.privacy import _projection
+
+    counts = np.random.default_rng(0).poisson(0.5, (400, 300)) * scale
+    with np.errstate(all="ignore"):
+        unit = _projection.unit_profiles(counts.astype(dtype))
+    assert np.linalg.norm(unit.astype(np.float64), axis=1).max() <= 1.0
+
+
 def test_the_projection_gets_the_noise_that_is_accounted(fit, monkeypatch):
     """Most of the budget: both releases of a real run against the exact sums of its cells."""
     from scipy import stats

@@ -54,7 +54,10 @@ def private_centres(module: Any, blocks: Any, weights: np.ndarray | None, run: P
     training = module.training
     module.eval()
     latent = np.concatenate(
-        [module.encoder(module.prepare(torch.as_tensor(x))).cpu().numpy() for x in blocks()]
+        [
+            module.encoder(module.prepare(torch.as_tensor(x, device=module.device))).cpu().numpy()
+            for x in blocks()
+        ]
     ).astype(np.float64)
     module.train(training)
     weight = np.ones(len(latent)) if weights is None else weights

@@ -53,14 +53,17 @@ class PrivateDataSplitter(ZooDataSplitter):
     def setup(self, stage: str | None = None) -> None:
         """Split the cells, or the donors."""
         super().setup(stage)
-        if not (self._by_donor and self.external_indexing is None) or len(self.train_idx) == len(
-            self.adata_manager.adata
-        ):
+        if not self._by_donor or self.external_indexing is not None or self.train_size == 1:
             return
         codes, n_donors = donor_codes(self.adata_manager, np.arange(len(self.adata_manager.adata)))
-        order = np.random.default_rng(self._seed).permutation(n_donors)
-        n_train = max(1, round(n_donors * self.n_train / len(codes)))
-        n_val = min(n_donors - n_train, round(n_donors * self.n_val / len(codes)))
+        order = np.arange(n_donors)
+        if self.shuffle_set_split:
+            order = np.random.default_rng(self._seed).permutation(n_donors)
+        # of shares and donors alone: numbers of cells are rounded, and would leave their trace
+        n_train = min(n_donors, max(1, round(n_donors * self.train_size)))
+        n_val = n_donors - n_train
+        if self.validation_size is not None:
+            n_val = min(n_val, round(n_donors * self.validation_size))
         self.train_idx = np.flatnonzero(np.isin(codes, order[:n_train]))
         self.val_idx = np.flatnonzero(np.isin(codes, order[n_train : n_train + n_val]))
         self.test_idx = np.flatnonzero(np.isin(codes, order[n_train + n_val :]))

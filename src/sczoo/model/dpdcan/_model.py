@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import torch
+from scvi import REGISTRY_KEYS
 
+from sczoo import _compat
 from sczoo.base import ZooModelClass
 from sczoo.base._reading import iter_row_blocks
 from sczoo.errors import InputError
 from sczoo.model.dpdcan._checks import (
     check_acknowledged,
-    check_gene_list,
     check_options,
+    check_plan,
+    check_rows,
+    check_target,
     check_training,
 )
 from sczoo.model.dpdcan._data import PrivateDataSplitter
@@ -27,6 +32,7 @@ from sczoo.model.dpdcan._results import PrivateResultsMixin
 from sczoo.model.dpdcan._run import Mode
 from sczoo.model.dpdcan._setup import PrivateSetupMixin
 from sczoo.model.dpdcan._trainingplan import DPDCANTrainingPlan
+from sczoo.privacy._gene_list import check_gene_list
 from sczoo.privacy._projection import unit_weights
 from sczoo.privacy._sampling import PoissonSampler
 
@@ -205,8 +211,9 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
         check_acknowledged(acknowledge)
         # what a default decided is recorded, so that a saved model stays what it is
         init_locals.update(
-            target_epsilon=target_epsilon,
-            noise_multiplier=noise_multiplier,
+            target_epsilon=_number(target_epsilon),
+            target_delta=_number(target_delta),
+            noise_multiplier=_number(noise_multiplier),
             max_grad_norm=float(max_grad_norm),
             architecture=architecture,
             n_latent=int(n_latent),
@@ -215,9 +222,9 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
         )
         self._mode: str = mode
         self._architecture: str = architecture
-        self._target_epsilon = target_epsilon
-        self._target_delta = target_delta
-        self._noise_multiplier = noise_multiplier
+        self._target_epsilon = _number(target_epsilon)
+        self._target_delta = _number(target_delta)
+        self._noise_multiplier = _number(noise_multiplier)
         self._max_grad_norm = float(max_grad_norm)
         self._cells_per_donor = int(cells_per_donor)
         self._noise_source: NoiseSource | None = None
@@ -285,7 +292,8 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
             a quarter of the donors, and in the mode ``"paper"`` a tenth of the cells. Large
             minibatches cost least beside plain training: the noise is drawn once for each step.
         target_epsilon
-            Epsilon that all runs together may reach, in the place of the constructor's.
+            Epsilon that all runs together may reach, in the place of the constructor's; not with
+            a ``noise_multiplier``.
         public_adata
             Cells that everybody may see, such as a published atlas. They give the projection and
             the first weights, without cost to the budget; the mode ``"frozen-decoder"`` keeps
@@ -326,14 +334,23 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
         splitter = {"by_donor": self._unit == "donor", **dict(datasplitter_kwargs or {})}
         source = self._source(noise_seed)
         check_training(self._claims, early_stopping, devices, trainer_kwargs)
+        check_options(
+            target_epsilon=target_epsilon,
+            batch_size=batch_size,
+            max_epochs=max_epochs,
+            train_size=train_size,
+        )
+        check_target(target_epsilon, self._noise_multiplier)
+        check_plan(plan_kwargs)
         if self.adata is None or self.adata.n_obs < self._min_cells:
             self._train(max_epochs=max_epochs or 1, **arguments)  # raises
         arguments["devices"] = 1 if devices == "auto" else devices
+        check_rows(splitter, self.adata.n_obs)
+        self._check_public(public_adata)
         rows = self._training_rows(arguments, splitter)
         units, n_units = self._units(rows)
         batch_size, n_steps, max_epochs = self._schedule(n_units, batch_size, max_epochs)
-        target = self._target_epsilon if target_epsilon is None else target_epsilon
-        check_options(target_epsilon=target)
+        target = self._target_epsilon if target_epsilon is None else float(target_epsilon)
         run = self._plan(target, n_units, batch_size, n_steps, source, public_adata is not None)
         weights = unit_weights(units, len(rows))
 
@@ -395,6 +412,16 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
         """Describe the embeddings of the cells only where nothing is private."""
         return {} if self._noise_multiplier != 0 else super()._describe_latent(*args, **kwargs)
 
+    def _exported_registry(self) -> dict[str, Any]:
+        """Return scvi-tools' registry with numbers for donors: no noise hides their names."""
+        registry = deepcopy(self.registry_)
+        field = registry[_compat.FIELD_REGISTRIES].get(REGISTRY_KEYS.BATCH_KEY)
+        if field is not None and "categorical_mapping" in field[_compat.STATE_REGISTRY]:
+            state = field[_compat.STATE_REGISTRY]
+            names = [f"category_{number}" for number in range(len(state["categorical_mapping"]))]
+            state["categorical_mapping"] = np.array(names, dtype=object)
+        return registry
+
     def _gene_importance(self) -> np.ndarray | None:
         """Length of each gene's row of the projection: post-processing of what was released."""
         if self._architecture != "projected" or not bool(self.module.encoder.fitted):
@@ -410,6 +437,11 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
             found = self.module.inference(batch["X"], gene_mask=batch["gene_mask"])
             parts.append(found["z"].cpu().numpy())
         return np.concatenate(parts)
+
+
+def _number(value: Any) -> Any:
+    """Turn numpy's numbers into Python's, which JSON can hold; leave the rest to be refused."""
+    return value.item() if isinstance(value, np.number) else value
 
 
 def _dense(blocks: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[np.ndarray]]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sczoo.base._provenance import isolated_random_state
+from sczoo.base._reading import iter_row_blocks
 from sczoo.errors import InputError, PrivacyError
 from sczoo.model.dpdcan._checks import check_donors
 from sczoo.model.dpdcan._data import PrivateDataSplitter, donor_codes
 from sczoo.model.dpdcan._paper import standardise
-from sczoo.model.dpdcan._public import learn_from_public
+from sczoo.model.dpdcan._public import learn_from_public, shared_cells
 from sczoo.model.dpdcan._repeatable import repeatable_source
 from sczoo.model.dpdcan._run import (
     PROFILE,
@@ -38,6 +39,8 @@ _BATCH = 1024
 # a few large minibatches: noise per step falls faster than the number of steps
 _STEPS = {"projected": 24, "published": 200}
 _PUBLISHED_STEPS = 842
+# two cells with few counts can agree by chance
+_MOST_SHARED = 0.01
 
 
 class PrivatePlanMixin:
@@ -112,8 +115,6 @@ class PrivatePlanMixin:
         if batch_size is None:
             few = max(2, n_units // 4)
             batch_size = min(_BATCH, n_units) if self._unit == "cell" else few
-        if batch_size < 2 or (max_epochs is not None and max_epochs < 1):
-            raise InputError("max_epochs must be at least 1 and batch_size at least 2.")
         if self._unit == "donor" and self._claims and batch_size > n_units:
             raise PrivacyError(
                 f"batch_size={batch_size} donors, but there are {n_units}: sampling hides a donor "
@@ -139,7 +140,7 @@ class PrivatePlanMixin:
         delta = max(delta, self.privacy_.get("delta") or 0.0)
         donors = self._unit == "donor"
         projected = self._architecture == "projected"
-        return plan_run(
+        run = plan_run(
             mode=self._mode,
             unit=self._unit,
             n_units=n_units,
@@ -155,6 +156,8 @@ class PrivatePlanMixin:
             ledger=self._ledger,
             source=source,
         )
+        run.on_spend = self._store
+        return run
 
     def _begin(
         self,
@@ -176,7 +179,6 @@ class PrivatePlanMixin:
             if run.private:
                 run.spend(PROFILE)
                 run.spend(PROJECTION)
-                self._store(run)
             found = fit_projection(
                 blocks,
                 weights,
@@ -189,6 +191,26 @@ class PrivatePlanMixin:
             module.encoder.set_projection(found.profile, found.components)
         module.decoder.requires_grad_(self._mode != "frozen-decoder")
 
+    def _check_public(self, public_adata: AnnData | None) -> None:
+        """Refuse private cells among the public ones: nothing would protect them."""
+        if public_adata is not None and self._mode == "paper":
+            raise InputError(
+                "public_adata: the published scheme (mode='paper') has no use for it."
+            )
+        if public_adata is None or not self._claims:
+            return
+        model: Any = self
+        private = iter_row_blocks(model._expression(model.adata), model._layer)
+        shared, n_public = shared_cells(
+            (block for _, block in private), self._public_blocks(public_adata)
+        )
+        if shared > _MOST_SHARED * n_public:
+            raise PrivacyError(
+                f"public_adata: {shared} of its {n_public} cells are cells of the private data. "
+                "What is learned from public cells gets no noise, so private ones must not be "
+                "among them. Pass cells that everybody may see."
+            )
+
     def _public_blocks(self, public_adata: AnnData) -> list[np.ndarray]:
         model: Any = self
         return [
@@ -196,7 +218,7 @@ class PrivatePlanMixin:
         ]
 
     def _store(self, run: PrivateRun) -> None:
-        """Write down what was spent, also after a run that failed."""
+        """Write down what was spent: at once, so that a copy in mid-run does not claim less."""
         self.privacy_.update(
             unit=run.unit,
             n_units=run.n_units,

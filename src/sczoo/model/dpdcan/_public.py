@@ -11,9 +11,9 @@ from sczoo.model.dpdcan._repeatable import repeatable_source
 from sczoo.privacy._projection import fit_projection, unit_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["learn_from_public"]
+__all__ = ["learn_from_public", "shared_cells"]
 
 _STEPS, _BATCH, _RATE = 200, 256, 1e-3
 
@@ -53,3 +53,30 @@ def learn_from_public(module: Any, blocks: Sequence[np.ndarray], seed: int) -> N
         module.unit_loss(x, source).mean().backward()
         optimizer.step()
     module.zero_grad(set_to_none=True)
+
+
+def shared_cells(private: Iterable[Any], public: Iterable[Any]) -> tuple[int, int]:
+    """Count public cells whose counts are those of a private cell, gene by gene.
+
+    Names tell nothing: barcodes come from one short list, and a copy may have others.
+
+    Parameters
+    ----------
+    private, public
+        Blocks of counts in the same genes.
+
+    Returns
+    -------
+    Public cells that are private ones, and all public cells. Empty cells are not compared.
+    """
+    known, asked = (
+        np.concatenate([np.zeros(0), *map(_fingerprints, blocks)]) for blocks in (private, public)
+    )
+    return int(np.isin(asked[asked != 0], known).sum()), len(asked)
+
+
+def _fingerprints(counts: Any) -> np.ndarray:
+    """Return one number per cell, the same for the same counts in whatever matrix."""
+    # whole numbers below 2^53 add up exactly in any order
+    weights = np.random.default_rng(0).integers(1, 2**30, counts.shape[1]).astype(np.float64)
+    return np.asarray(counts @ weights, dtype=np.float64).ravel()

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from sczoo.model.dpdcan._checks import ACKNOWLEDGED
-from sczoo.model.dpdcan._run import GRADIENTS
+from sczoo.model.dpdcan._run import GRADIENTS, PROJECTION
+from sczoo.privacy._accounting import round_up
 
 __all__ = ["card_block", "describe"]
 
@@ -51,14 +52,14 @@ def describe(model: Any) -> dict[str, Any]:
             report["nominal_epsilon"] = ledger.epsilon(facts["delta"], "rdp")
         return report
     report["guarantee"] = (
-        f"(epsilon={epsilon:.4g}, delta={facts['delta']:.3g}) under adding or removing ONE "
-        f"{model._unit}."
+        f"(epsilon={round_up(epsilon, 4)}, delta={round_up(facts['delta'], 3)}) under adding or "
+        f"removing ONE {model._unit}."
     )
     report["accountants"] = ledger.cross_check(facts["delta"])
     report["alternative"] = ALTERNATIVE
-    report["covers"] = ["all weights, at every step", "the projection", "everything stored"]
-    if model._architecture != "projected":
-        report["covers"].remove("the projection")
+    report["covers"] = ["all weights, at every step", "everything stored"]
+    if any(release.what == PROJECTION for release in ledger.releases):
+        report["covers"].insert(1, "the projection")
     return report
 
 
@@ -97,8 +98,15 @@ def not_covered(model: Any) -> list[str]:
         f"the list of genes (source: {source})",
         f"the number of {numbers}, which is treated as public",
         "the search for hyper-parameters: NOT charged",
-        "attacks on the lowest bits of floating-point noise",
+        "figures that were measured with the training cells, such as attacks and scores on a card",
+        "attacks on the finite precision of the noise: floating-point numbers, a generator that "
+        "is keyed by the operating system but is no cipher",
     ]
+    if "public_cells" in model.privacy_:
+        listed.append(
+            f"the {model.privacy_['public_cells']} cells that were given as public: no noise "
+            "hides them"
+        )
     if genes["acknowledged"]:
         listed[1] = ACKNOWLEDGED["gene_list"]
     if model._unit == "cell":

@@ -15,7 +15,8 @@ from sczoo.model.dpdcan._report import card_block, describe
 from sczoo.privacy._canaries import GradientCanaries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from os import PathLike
 
     import numpy as np
     from anndata import AnnData
@@ -187,6 +188,25 @@ class PrivateResultsMixin:
             "correct": bound.correct,
             "guesses": bound.guesses,
         }
+
+    def save(
+        self,
+        dir_path: str | PathLike[str],
+        overwrite: bool = False,
+        *,
+        include_categories: Iterable[str] = (),
+    ) -> None:
+        """Save the model, with what has been spent until now.
+
+        Parameters
+        ----------
+        dir_path, overwrite, include_categories
+            As of :meth:`sczoo.base.ZooModelClass.save`. Nothing about single cells is written.
+        """
+        model: Any = self
+        if model.provenance_:
+            model.provenance_.update(self._privacy_provenance())
+        super().save(dir_path, overwrite, include_categories=include_categories)  # type: ignore[misc]
 
     def _privacy_provenance(self) -> dict[str, Any]:
         return {"privacy": card_block(self)}

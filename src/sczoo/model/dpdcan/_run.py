@@ -10,6 +10,8 @@ from sczoo.errors import PrivacyBudgetError, PrivacyError
 from sczoo.privacy._accounting import PrivacyLedger, Release, calibrate_noise, combined_noise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sczoo.privacy._noise import NoiseSource
 
 __all__ = ["GROUPS", "Mode", "PrivateRun", "check_delta", "default_delta", "plan_run"]
@@ -56,6 +58,8 @@ class PrivateRun:
         What has been released.
     source
         Random numbers that nobody can repeat; those of a repeatable run where nothing is private.
+    on_spend
+        Called after each release, before anybody can see it.
     """
 
     mode: str
@@ -73,6 +77,7 @@ class PrivateRun:
     phase_one_steps: int = 0
     budget: float | None = None
     verified: bool = field(default=False)
+    on_spend: Callable[[PrivateRun], None] | None = None
 
     @property
     def private(self) -> bool:
@@ -88,6 +93,8 @@ class PrivateRun:
         """Account for one release."""
         rate = self.rate if what == GRADIENTS else 1.0
         self.ledger.spend(self.noise[what], sampling_rate=rate, what=what)
+        if self.on_spend is not None:
+            self.on_spend(self)
 
     def epsilon(self) -> float:
         """Epsilon spent so far."""

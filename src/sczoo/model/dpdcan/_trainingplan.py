@@ -9,6 +9,7 @@ import torch
 from scvi import REGISTRY_KEYS
 
 from sczoo.model.dpdcan._centres import private_centres
+from sczoo.model.dpdcan._checks import check_sampling
 from sczoo.model.dpdcan._run import GRADIENTS, GROUPS
 from sczoo.privacy._clipping import UnitGradients
 
@@ -73,6 +74,8 @@ class DPDCANTrainingPlan(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Prepare clipping; the module begins in phase one."""
+        if self.run.private and self.run.mode != "paper":
+            check_sampling(self.trainer, self.run)
         self.gradients = UnitGradients(self.module, GROUPS[self.run.mode])
         self.module.phase = 1
 
