@@ -120,7 +120,8 @@ def embed(adata: AnnData, method: str, seed: int) -> np.ndarray:
     }[method]
     peer.setup_anndata(data)
     model = peer(data)
-    model.train(max_epochs=MOST_EPOCHS, **QUIET)
+    how = {k: v for k, v in QUIET.items() if method != "lda" or k != "devices"}  # set by its runner
+    model.train(max_epochs=MOST_EPOCHS, **how)
     return np.asarray(model.get_latent_representation())
 
 

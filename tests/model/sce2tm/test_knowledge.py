@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from sczoo.model.sce2tm._knowledge import expression_pca, half_whitened
+from sczoo.model.sce2tm._knowledge import expression_pca, half_scaled, half_whitened
 
 
 def test_half_whitening_takes_the_root_of_every_deviation():
@@ -14,6 +14,17 @@ def test_half_whitening_takes_the_root_of_every_deviation():
     components -= components.mean(axis=0)
     before, after = components.std(axis=0), half_whitened(components).std(axis=0)
     np.testing.assert_allclose(after, np.sqrt(before), rtol=1e-6)
+
+
+def test_half_scaling_takes_the_root_of_every_genes_deviation():
+    rng = np.random.default_rng(0)
+    dense = rng.random((300, 6)) * [100.0, 10.0, 1.0, 0.1, 1.0, 0.0]
+    dense[rng.random(dense.shape) < 0.5] = 0.0
+    dense[:, 4] = 3.0
+    scaled = half_scaled(sparse.csr_matrix(dense, dtype=np.float32)).toarray()
+    root = np.sqrt(dense.std(axis=0))
+    np.testing.assert_allclose(scaled[:, :4].std(axis=0), root[:4], rtol=1e-5)
+    assert not scaled[:, 4:].any(), "genes that do not vary take no part"
 
 
 def test_components_beyond_the_rank_stay_zero():

@@ -26,6 +26,7 @@ __all__ = [
     "build_guidance",
     "check_knowledge",
     "expression_pca",
+    "half_scaled",
     "half_whitened",
 ]
 
@@ -33,6 +34,8 @@ __all__ = [
 # what is registered guides only where it was asked for.
 KNOWLEDGE_FIELD = "knowledge"
 PCA_WIDTH = 50
+_GUIDING = 30
+"""Components whose distances guide; half whitened, those after them would be mostly noise."""
 _LARGEST_DENSE = 50_000_000
 """Entries above which PCA works on the sparse matrix instead of a dense float32 copy."""
 
@@ -66,8 +69,23 @@ def expression_matrix(
     return sparse.vstack(blocks, format="csr").astype(np.float32)
 
 
+def half_scaled(expression: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Log-normalised expression with the square roots of the genes' standard deviations.
+
+    Unscaled, a few strong genes make up the components; scaled to one deviation, genes that vary by
+    chance count as much as they do.
+    """
+    matrix = expression.astype(np.float64)
+    mean = np.asarray(matrix.mean(axis=0)).ravel()
+    square = np.asarray(matrix.multiply(matrix).mean(axis=0)).ravel()
+    deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
+    # a gene that does not vary tells no cells apart
+    scale = np.where(deviation > 0, deviation, np.inf) ** -0.5
+    return sparse.csr_matrix(matrix @ sparse.diags(scale))
+
+
 def expression_pca(expression: sparse.csr_matrix, width: int = PCA_WIDTH) -> np.ndarray:
-    """Principal components of log-normalised expression, padded with zeros to ``width``."""
+    """Principal components of expression, padded with zeros to ``width``."""
     n_components = min(width, min(expression.shape) - 1)
     if n_components < 1:
         raise TooFewCellsError("PCA needs at least two cells and two genes.")
@@ -160,13 +178,14 @@ def build_guidance(
         the neighbours' expression in every minibatch; components of unit length.
     """
     components: np.ndarray | None = None
-    if knowledge is None or (neighbours and not published):
-        expression = expression_matrix(adata, layer, constants)
-        components = expression_pca(expression)
+    if neighbours and (knowledge is None or not published):
+        components = expression_pca(expression_matrix(adata, layer, constants))
     if knowledge is None and components is not None:
-        # The published embedding has rows of unit length. For distances the length matters: it
-        # says how distinct a cell is.
-        knowledge = normalize(components) if neighbours else half_whitened(components)
+        knowledge = normalize(components)  # rows of unit length, as published
+    elif knowledge is None:
+        # for distances the length matters: it says how distinct a cell is
+        expression = half_scaled(expression_matrix(adata, layer, constants))
+        knowledge = half_whitened(expression_pca(expression, _GUIDING))
     knowledge = np.ascontiguousarray(knowledge, dtype=np.float32)
     if not neighbours:
         return Guidance(knowledge)
