@@ -104,8 +104,9 @@ class SCE2TM(
         ``"default"``, or ``"paper"`` for the published configuration.
     knowledge
         What guides the training. ``"registered"``: the ``knowledge_key`` of the set-up. ``"pca"``:
-        the principal components of the expression. ``"auto"``: the registered one if there is
-        one, else ``"pca"``. ``None``: nothing.
+        thirty principal components of the expression, genes and components with the square roots
+        of their standard deviations. ``"auto"``: the registered one if there is one, else
+        ``"pca"``. ``None``: nothing.
     input_kind
         ``"counts"``, ``"linear"`` (such as TPM) or ``"log"``. Recognised from the values if
         ``None``. Counts and linear values are normalised inside, by constants that the model
