@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
+from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from sczoo.base._reading import iter_row_blocks
 from sczoo.errors import InputError, NotFiniteError, TooFewCellsError
@@ -76,9 +77,9 @@ def half_scaled(expression: sparse.csr_matrix) -> sparse.csr_matrix:
     chance count as much as they do.
     """
     matrix = expression.astype(np.float64)
-    mean = np.asarray(matrix.mean(axis=0)).ravel()
-    square = np.asarray(matrix.multiply(matrix).mean(axis=0)).ravel()
-    deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
+    mean, variance = mean_variance_axis(matrix, axis=0)
+    # what is left of a gene that does not vary is rounding
+    deviation = np.sqrt(np.where(variance > 1e-12 * mean**2, variance, 0.0))
     # a gene that does not vary tells no cells apart
     scale = np.where(deviation > 0, deviation, np.inf) ** -0.5
     return sparse.csr_matrix(matrix @ sparse.diags(scale))
