@@ -73,8 +73,8 @@ def expression_matrix(
 def half_scaled(expression: sparse.csr_matrix) -> sparse.csr_matrix:
     """Log-normalised expression with the square roots of the genes' standard deviations.
 
-    Unscaled, a few strong genes make up the components; scaled to one deviation, genes that vary by
-    chance count as much as they do.
+    Unscaled, a few strong genes make up the components; scaled to one deviation, genes that vary
+    by chance count as much as they do.
     """
     matrix = expression.astype(np.float64)
     mean, variance = mean_variance_axis(matrix, axis=0)
