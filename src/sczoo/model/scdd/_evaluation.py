@@ -13,6 +13,7 @@ from scipy import sparse
 from sczoo.base._checks import check_input
 from sczoo.base._reading import matrix_of, read_rows
 from sczoo.errors import GeneOverlapError, InputError, MissingKeyError
+from sczoo.model.scdd._arguments import check_seed
 from sczoo.model.scdd._classifiers import CLASSIFIERS, check_classifiers, fit_predict
 from sczoo.model.scdd._fidelity import fidelity as fidelity_figures
 from sczoo.model.scdd._membership import memorisation
@@ -126,6 +127,7 @@ def evaluate_distillation(
     if not sets:
         raise InputError("There is no small set to judge: pass an AnnData, or several by name.")
     classifiers = check_classifiers(classifiers)
+    seed = check_seed(seed)
     first = next(iter(sets.values()))
     labels_key = labels_key or _labels_key(first)
     tests = {"test": test, **dict(cross_study or {})}
