@@ -154,6 +154,14 @@ def test_bad_arguments(split):
     small = select_cells(train, "random", 5, labels_key="cell_type")
     with pytest.raises(InputError, match="'svm'"):
         evaluate_distillation(small, test, classifiers=["svm"])
+    with pytest.raises(InputError, match="seed"):
+        evaluate_distillation(small, test, seed=-1)
+    with pytest.raises(InputError, match="'kcenter'"):
+        evaluate_distillation(small, test, train=train, baselines=["kcenter"])
+    one = evaluate_distillation(
+        small, test, train=train, classifiers="lr", baselines="stratified", fidelity=False
+    )
+    assert set(one["set"]) == {"whole", "distilled", "stratified"}
     with pytest.raises(InputError, match="train="):
         evaluate_distillation(small, test, baselines=["random"])
     with pytest.raises(InputError, match="taken"):

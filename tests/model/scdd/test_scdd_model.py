@@ -451,6 +451,8 @@ def test_stages_can_be_resumed(train_scdd, new_cells):
     model = train_scdd(new_cells(200), train={"stages": "autoencoder", "max_epochs": 2})
     with pytest.raises(NotTrainedError, match=r"'diffusion'.*stages='missing'"):
         model.distill(2)
+    with pytest.raises(InputError, match="stages=None"):
+        model.train(stages=None)
     with pytest.raises(InputError, match="'student' needs"):
         model.train(stages=["student"])
     latent = model.get_latent_representation()

@@ -60,7 +60,7 @@ def evaluate_distillation(
     labels_key: str | None = None,
     layer: str | None = None,
     classifiers: Sequence[str] = CLASSIFIERS,
-    baselines: Sequence[str] = (),
+    baselines: Sequence[str] | str = (),
     cross_study: Mapping[str, AnnData] | None = None,
     fidelity: bool = True,
     privacy: bool = True,
@@ -127,6 +127,7 @@ def evaluate_distillation(
     if not sets:
         raise InputError("There is no small set to judge: pass an AnnData, or several by name.")
     classifiers = check_classifiers(classifiers)
+    baselines = (baselines,) if isinstance(baselines, str) else tuple(baselines)
     seed = check_seed(seed)
     first = next(iter(sets.values()))
     labels_key = labels_key or _labels_key(first)

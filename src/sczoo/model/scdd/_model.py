@@ -284,7 +284,7 @@ class SCDD(
         done = self.module.stages_done.tolist()
         if stages == "missing":
             return tuple(stage for stage, ready in zip(STAGES, done, strict=True) if not ready)
-        names = (stages,) if isinstance(stages, str) else tuple(stages)
+        names = (stages,) if isinstance(stages, str) or stages is None else tuple(stages)
         for name in names:
             check_choices(stages=(name, ("all", "missing", *STAGES)))
         chosen = tuple(stage for stage in STAGES if stage in names)
