@@ -339,6 +339,9 @@ def evaluation_report(frame: pd.DataFrame) -> str:
         wide = part.pivot_table("value", "set", "classifier", sort=False)
         wide["mean"] = wide.mean(axis=1)
         wide.insert(0, "cells", part.groupby("set")["n_cells"].first())
+        if part["regret"].notna().any():
+            # against the best classifier of the whole set, as everywhere
+            wide["regret"] = part.groupby("set")["regret"].mean()
         lines += [f"## Balanced accuracy on {test}", "", *_markdown(wide), ""]
     for kind, title in (("fidelity", "Likeness to real cells"), ("privacy", "What leaks")):
         part = frame[frame["kind"] == kind]
