@@ -505,6 +505,50 @@ def test_outside_embeddings(train_scdd, new_cells, mode, tmp_path):
     assert (np.array(found) == truth).mean() > 0.7
 
 
+def test_an_outside_embedding_as_a_modality(new_cells):
+    """The X of a second modality, or a key of its obsm; metadata come from the joint table."""
+    from anndata import AnnData
+    from mudata import MuData
+
+    cells = new_cells()
+    outside = AnnData(cells.obsm["X_outside"].copy())
+    outside.obs_names = cells.obs_names
+    outside.obsm["X_twice"] = 2 * outside.X
+    quick = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    for key in (None, "X_twice"):
+        data = MuData({"rna": cells.copy(), "fm": outside.copy()})
+        data.obs["centre"] = np.where(np.arange(400) % 2, "A", "B")
+        SCDD.setup_mudata(
+            data,
+            labels_key="label",
+            batch_key="site",
+            embedding_key=key,
+            modalities={
+                "layer": "rna",
+                "labels_key": "rna",
+                "batch_key": "rna",
+                "embedding_key": "fm",
+            },
+        )
+        model = SCDD(data, n_latent=6, n_hidden=32, denoiser_hidden=16, denoiser_layers=1)
+        model.train(20, max_steps_diffusion=5, max_steps_student=5, **quick)
+        assert model.module.n_embedding == 12
+        assert model.history["alignment_error_train"].iloc[-1, 0] < 0.8
+        made = model.distill(2, emission="mode", matching="none", metadata_keys="centre")
+        assert made.uns["scdd"]["outside_embedding"] == "align"
+        assert list(made.var_names) == list(cells.var_names)
+        assert set(made.obs["site"]) <= {"north", "south"}
+        assert set(made.obs["centre"]) <= {"A", "B"}
+    outside.X[3, 2] = np.nan
+    data = MuData({"rna": cells.copy(), "fm": outside})
+    with pytest.raises(NotFiniteError, match=r"'fm'.*X is not finite.*row 3"):
+        SCDD.setup_mudata(
+            data,
+            labels_key="label",
+            modalities={"layer": "rna", "labels_key": "rna", "embedding_key": "fm"},
+        )
+
+
 def test_two_classes_a_small_class_and_no_batch(train_scdd, new_cells):
     adata = new_cells(200)
     labels = np.where(np.arange(200) < 3, "rare", "common")
