@@ -143,4 +143,7 @@ def test_a_logistic_regression_that_ends_does_not_learn_depths(shared_data):
     values = [log_normalise(matrix).astype(np.float64) for matrix in (small.X, test.X)]
     free = LogisticRegression(max_iter=3000, tol=1e-6).fit(values[0], codes)
     assert balanced_accuracy_score(truth, ours) > 0.88
+    # the one that judges candidates is the same, but for its precision
+    quick = fit_predict("lr", small.X, codes, [test.X], quick=True)[0]
+    assert (quick == ours).mean() > 0.98
     assert balanced_accuracy_score(truth, free.predict(values[1])) < 0.85
