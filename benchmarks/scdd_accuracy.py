@@ -10,7 +10,8 @@ copies cells.
 
 Beginnings and emissions of SCDD were designed on ``TUNED``, earlier with the test cells of split
 0, the present ones (few telling genes, nothing put aside) with those of split 7; ``LOOKED_AT`` was
-seen while an earlier version was designed; ``CONFIRMED`` took no part in any choice. Run:
+seen while an earlier version was designed; ``CONFIRMED`` took part in one choice, that candidates
+are judged by a logistic regression without intercepts, with the test cells of split 7. Run:
 ``python benchmarks/scdd_accuracy.py`` (hours on one core; rows are written as they come, and rows
 that are there already are kept).
 """

@@ -10,7 +10,13 @@ from typer.testing import CliRunner
 
 import sczoo
 from sczoo import hub
-from sczoo.errors import ArtefactError, GeneOverlapError, InputError, ReleaseGateError
+from sczoo.errors import (
+    ArtefactError,
+    EmptyDataError,
+    GeneOverlapError,
+    InputError,
+    ReleaseGateError,
+)
 from sczoo.model.scdd import DistilledClassifier, save_dataset, select_cells
 from sczoo.testing._cells import example_cells
 
@@ -115,6 +121,10 @@ def test_clumsy_calls(small, toy_class):
         sczoo.transfer(small, example_cells(60), classifier="svm")
     with pytest.raises(InputError, match="not a distilled set"):
         DistilledClassifier(example_cells(60))
+    with pytest.raises(EmptyDataError, match="no cells"):
+        sczoo.transfer(small, example_cells(60)[:0].copy())
+    with pytest.raises(InputError, match="seed"):
+        DistilledClassifier(small, seed=-1)
     with pytest.raises(InputError, match="order is"):
         sczoo.transfer(example_cells(60), small)
     with pytest.raises(InputError, match=r"uns\['scdd'\]"):

@@ -299,23 +299,37 @@ def check_obsm(adata: AnnData, key: str) -> None:
         raise MissingKeyError(
             f"adata.obsm has no key {key!r}; it has {sorted(map(str, adata.obsm.keys()))}."
         )
-    values = adata.obsm[key]
+    check_embedding(adata.obsm[key], f"adata.obsm[{key!r}]", adata.obs_names)
+
+
+def check_embedding(values: Any, where: str, names: Any) -> None:
+    """Require an outside embedding to be a finite numeric matrix and not to be constant.
+
+    Parameters
+    ----------
+    values
+        One row per cell; dense, sparse or a table.
+    where
+        The place, for messages.
+    names
+        Names of the cells.
+    """
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
         raise InputError(
-            f"adata.obsm[{key!r}] must be a numeric matrix with one row per cell, got shape "
+            f"{where} must be a numeric matrix with one row per cell, got shape "
             f"{values.shape} of type {values.dtype}."
         )
     bad = np.argwhere(~np.isfinite(values))
     if bad.size:
         row, column = bad[0]
         raise NotFiniteError(
-            f"adata.obsm[{key!r}] is not finite for cell {adata.obs_names[row]!r} (row {row}), "
+            f"{where} is not finite for cell {names[row]!r} (row {row}), "
             f"column {column}. Recompute the embedding for those cells or drop them."
         )
     if values.shape[0] > 1 and np.all(values == values[:1]):
         raise InputError(
-            f"adata.obsm[{key!r}] is the same for every cell: it carries no knowledge. "
+            f"{where} is the same for every cell: it carries no knowledge. "
             "Check how it was computed, or leave it out."
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sczoo.base._genes import DEFAULT_MIN_COVERAGE, GeneAlignment
 from sczoo.base._provenance import interruption
-from sczoo.errors import InputError
+from sczoo.errors import EmptyDataError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +86,8 @@ def transfer(
     ------
     GeneOverlapError
         If too few genes match.
+    EmptyDataError
+        If there are no cells.
     InputError
         If the values are not what the model reads, or an argument makes no sense. After any error
         `adata` is as it was.
@@ -107,6 +109,8 @@ def transfer(
         )
     from sczoo.base._query import earlier_record
 
+    if getattr(adata, "n_obs", 1) == 0:
+        raise EmptyDataError("The query has no cells: nothing to annotate.")
     alignment = model.align_genes(adata, min_coverage=min_coverage)
     earlier_record(adata)
     if layer is not None:

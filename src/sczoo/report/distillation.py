@@ -158,14 +158,18 @@ def _utility_tables(utility: pd.DataFrame) -> list[Table]:
             if part.empty:
                 continue
             names = list(dict.fromkeys(part["classifier"]))
+            with_regret = bool(part["regret"].notna().any())
             rows = []
             for (name, n_cells), group in part.groupby(["set", "n_cells"], sort=False):
                 values = group.groupby("classifier")["value"].mean()
                 found = [f"{values[c]:.3f}" if c in values else "" for c in names]
-                rows.append((str(name), f"{n_cells:,}", *found, f"{values.mean():.3f}"))
-            rows.sort(key=lambda row: row[-1], reverse=True)
+                mean = (f"{values.mean():.3f}",)
+                regret = (_or_empty(group["regret"].mean()),) if with_regret else ()
+                rows.append((str(name), f"{n_cells:,}", *found, *mean, *regret))
+            rows.sort(key=lambda row: row[2 + len(names)], reverse=True)
             caption = f"{measure.replace('_', ' ').capitalize()} on {test}"
-            tables.append(Table(caption, ["set", "cells", *names, "mean"], rows))
+            last = ["mean", "regret"] if with_regret else ["mean"]
+            tables.append(Table(caption, ["set", "cells", *names, *last], rows))
     return tables
 
 

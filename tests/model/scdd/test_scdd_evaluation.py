@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from sczoo.base._normalise import log_normalise
 from sczoo.errors import GeneOverlapError, InputError, MissingKeyError
-from sczoo.model.scdd._classifiers import fit_predict
+from sczoo.model.scdd._classifiers import fit_predict, fit_scores
 from sczoo.model.scdd._evaluation import (
     evaluate_distillation,
     evaluation_report,
@@ -46,11 +46,28 @@ def test_utility_is_what_scikit_learn_says(split):
     train, test = split
     small = select_cells(train, "random", 8, labels_key="cell_type")
     frame = evaluate_distillation(small, test, classifiers=["lr"], fidelity=False, privacy=False)
-    model = LogisticRegression(max_iter=300).fit(log_normalise(small.X), small.obs["cell_type"])
+    model = LogisticRegression(max_iter=3000, tol=1e-6, fit_intercept=False)
+    model.fit(log_normalise(small.X).astype(np.float64), small.obs["cell_type"])
     found = model.predict(log_normalise(test.X))
     truth = test.obs["cell_type"]
     assert value(frame, measure="balanced_accuracy") == balanced_accuracy_score(truth, found)
     assert value(frame, measure="macro_f1") == f1_score(truth, found, average="macro")
+
+
+def test_logistic_regression_has_one_answer(split):
+    """A fit that ends, of a loss with a single minimum: neither order nor precision matter."""
+    train, test = split
+    small = select_cells(train, "pseudobulk", 2, labels_key="cell_type")
+    codes = small.obs["cell_type"].cat.codes.to_numpy().astype(int)
+    order = np.random.default_rng(0).permutation(small.n_obs)
+    one, two = (
+        fit_scores("lr", matrix, labels, [test.X])[1][0]
+        for matrix, labels in (
+            (small.X, codes),
+            (small.X[order].astype(np.float64), codes[order]),
+        )
+    )
+    np.testing.assert_allclose(one, two, atol=1e-5)
 
 
 def test_whole_baselines_regret_and_report(split):
@@ -137,6 +154,14 @@ def test_bad_arguments(split):
     small = select_cells(train, "random", 5, labels_key="cell_type")
     with pytest.raises(InputError, match="'svm'"):
         evaluate_distillation(small, test, classifiers=["svm"])
+    with pytest.raises(InputError, match="seed"):
+        evaluate_distillation(small, test, seed=-1)
+    with pytest.raises(InputError, match="'kcenter'"):
+        evaluate_distillation(small, test, train=train, baselines=["kcenter"])
+    one = evaluate_distillation(
+        small, test, train=train, classifiers="lr", baselines="stratified", fidelity=False
+    )
+    assert set(one["set"]) == {"whole", "distilled", "stratified"}
     with pytest.raises(InputError, match="train="):
         evaluate_distillation(small, test, baselines=["random"])
     with pytest.raises(InputError, match="taken"):

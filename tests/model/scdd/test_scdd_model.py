@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -10,6 +11,7 @@ from scipy import sparse
 from sczoo.errors import (
     InputError,
     MissingKeyError,
+    MissingValuesError,
     NotFiniteError,
     NotTrainedError,
     TooFewCellsError,
@@ -343,8 +345,82 @@ def test_batches_and_metadata_follow_the_training_table(model):
         assert abs(table.get(key, 0.0) - share) <= 0.1
     pairs = set(zip(made.obs["label"], made.obs["donor"], strict=True))
     assert pairs <= set(zip(model.adata.obs["label"], model.adata.obs["donor"], strict=True))
-    with pytest.raises(InputError, match="'no_such'"):
+    with pytest.raises(MissingKeyError, match="'no_such'"):
         model.distill(2, metadata_keys=["no_such"])
+
+
+def test_metadata_show_what_is_missing_and_point_at_nobody(train_scdd, new_cells):
+    adata = new_cells()
+    rng = np.random.default_rng(0)
+    adata.obs["age"] = rng.normal(50, 10, adata.n_obs)
+    adata.obs["barcode"] = adata.obs_names
+    adata.obs["stage"] = pd.Categorical(
+        np.where(np.arange(adata.n_obs) < 300, "early", "held out"),
+        categories=["late", "early", "held out"],
+    )
+    adata.obs.loc[adata.obs_names[::2], "stage"] = np.nan
+    adata.obs["empty"] = pd.Series([None] * adata.n_obs, index=adata.obs_names, dtype=object)
+    adata.obs["site"] = adata.obs["site"].cat.add_categories("elsewhere")
+    adata.obs.loc[adata.obs_names[300:], "site"] = "elsewhere"
+    parts = [np.arange(300), np.arange(300, 400), np.zeros(0, dtype=int)]
+    short = {"max_epochs": 2, "max_steps_diffusion": 5, "max_steps_student": 5}
+    short["datasplitter_kwargs"] = {"external_indexing": parts}
+    model = train_scdd(adata, setup={"batch_key": "site"}, train=short)
+    options = {"emission": "mode", "matching": "none"}
+    made = model.distill(10, metadata_keys=["stage", "empty"], **options)
+    # every second cell of each class has no stage
+    assert made.obs["stage"].isna().groupby(made.obs["label"], observed=True).sum().eq(5).all()
+    assert made.obs["empty"].isna().all()
+    # names that the training cells do not have stay behind, also those of batches
+    assert list(made.obs["stage"].cat.categories) == ["early"]
+    assert set(made.obs["site"].cat.categories) == {"north", "south"}
+    assert not made.obs["site"].isna().any()
+    assert "donor" in model.distill(2, metadata_keys="donor", **options).obs
+    for name in ("age", "barcode"):
+        with pytest.raises(InputError, match=rf"'{name}'.*point at single cells"):
+            model.distill(2, metadata_keys=[name], **options)
+    adata.obs["weight"] = "heavy"
+    with pytest.raises(InputError, match="'weight' of its own"):
+        model.distill(2, metadata_keys=["weight"], **options)
+
+
+def test_a_loaded_model_does_not_read_the_cells_that_were_put_aside(
+    train_scdd, new_cells, tmp_path
+):
+    """Which cells were held out is not saved, so they must not be attached."""
+    train = {"max_epochs": 2, "stages": ["autoencoder"], "train_size": 0.75}
+    model = train_scdd(new_cells(), train=train)
+    rows = np.sort(model.train_indices_)
+    model.save(tmp_path / "begun", include_categories=["label"])
+    quick = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    steps = {"stages": "missing", "max_steps_diffusion": 5, "max_steps_student": 5}
+    options = {"emission": "mode", "matching": "none"}
+    loaded = SCDD.load(tmp_path / "begun", new_cells(), accelerator="cpu")
+    with pytest.raises(InputError, match="400 cells are not the 300"):
+        loaded.train(**steps, **quick)
+    own = new_cells()[rows].copy()
+    loaded = SCDD.load(tmp_path / "begun", own, accelerator="cpu")
+    loaded.train(**steps, **quick)  # goes on where the other process stopped
+    made = loaded.distill(2, **options)
+    assert made.uns["scdd"]["n_source_cells"] == 300
+    loaded.save(tmp_path / "done", include_categories=["label"])
+    with pytest.raises(InputError, match="validation or test"):
+        SCDD.load(tmp_path / "done", new_cells(), accelerator="cpu").distill(2, **options)
+    again = SCDD.load(tmp_path / "done", own.copy(), accelerator="cpu")
+    assert same(again.distill(2, **options), made)
+
+
+def test_more_cells_than_a_class_has(train_scdd, new_cells, caplog):
+    """Documented: groups overlap. No cell is a copy of a real one even then."""
+    adata = new_cells(200)
+    adata.obs["label"] = np.where(np.arange(200) < 6, "rare", "common")
+    short = {"max_epochs": 2, "max_steps_diffusion": 5, "max_steps_student": 5}
+    model = train_scdd(adata, train=short)
+    with caplog.at_level("WARNING"):
+        made = model.distill(9, emission="mode", matching="none")
+    assert "'rare'" in caplog.text
+    assert made.obs["label"].value_counts().to_dict() == {"common": 9, "rare": 9}
+    assert not exact_copies(made.X, adata.X).any()
 
 
 def test_fraction(model):
@@ -359,7 +435,14 @@ def test_generate(model):
     assert same(made, again)
     teacher = model.generate("kind 0", 5, steps=20)
     assert teacher.n_obs == 5
-    for wrong in ({"labels": ["kind 9"]}, {"labels": []}, {"labels": "kind 0", "n": 0}):
+    for wrong in (
+        {"labels": ["kind 9"]},
+        {"labels": []},
+        {"labels": None},
+        {"labels": "kind 0", "n": 0},
+        {"labels": "kind 0", "seed": -1},
+        {"labels": "kind 0", "guidance": "strong"},
+    ):
         with pytest.raises(InputError):
             model.generate(**wrong)
 
@@ -368,6 +451,8 @@ def test_stages_can_be_resumed(train_scdd, new_cells):
     model = train_scdd(new_cells(200), train={"stages": "autoencoder", "max_epochs": 2})
     with pytest.raises(NotTrainedError, match=r"'diffusion'.*stages='missing'"):
         model.distill(2)
+    with pytest.raises(InputError, match="stages=None"):
+        model.train(stages=None)
     with pytest.raises(InputError, match="'student' needs"):
         model.train(stages=["student"])
     latent = model.get_latent_representation()
@@ -420,6 +505,50 @@ def test_outside_embeddings(train_scdd, new_cells, mode, tmp_path):
     assert (np.array(found) == truth).mean() > 0.7
 
 
+def test_an_outside_embedding_as_a_modality(new_cells):
+    """The X of a second modality, or a key of its obsm; metadata come from the joint table."""
+    from anndata import AnnData
+    from mudata import MuData
+
+    cells = new_cells()
+    outside = AnnData(cells.obsm["X_outside"].copy())
+    outside.obs_names = cells.obs_names
+    outside.obsm["X_twice"] = 2 * outside.X
+    quick = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    for key in (None, "X_twice"):
+        data = MuData({"rna": cells.copy(), "fm": outside.copy()})
+        data.obs["centre"] = np.where(np.arange(400) % 2, "A", "B")
+        SCDD.setup_mudata(
+            data,
+            labels_key="label",
+            batch_key="site",
+            embedding_key=key,
+            modalities={
+                "layer": "rna",
+                "labels_key": "rna",
+                "batch_key": "rna",
+                "embedding_key": "fm",
+            },
+        )
+        model = SCDD(data, n_latent=6, n_hidden=32, denoiser_hidden=16, denoiser_layers=1)
+        model.train(20, max_steps_diffusion=5, max_steps_student=5, **quick)
+        assert model.module.n_embedding == 12
+        assert model.history["alignment_error_train"].iloc[-1, 0] < 0.8
+        made = model.distill(2, emission="mode", matching="none", metadata_keys="centre")
+        assert made.uns["scdd"]["outside_embedding"] == "align"
+        assert list(made.var_names) == list(cells.var_names)
+        assert set(made.obs["site"]) <= {"north", "south"}
+        assert set(made.obs["centre"]) <= {"A", "B"}
+    outside.X[3, 2] = np.nan
+    data = MuData({"rna": cells.copy(), "fm": outside})
+    with pytest.raises(NotFiniteError, match=r"'fm'.*X is not finite.*row 3"):
+        SCDD.setup_mudata(
+            data,
+            labels_key="label",
+            modalities={"layer": "rna", "labels_key": "rna", "embedding_key": "fm"},
+        )
+
+
 def test_two_classes_a_small_class_and_no_batch(train_scdd, new_cells):
     adata = new_cells(200)
     labels = np.where(np.arange(200) < 3, "rare", "common")
@@ -453,6 +582,9 @@ def test_bad_data(cells):
     cells.obs["one"] = "T"
     with pytest.raises(InputError, match="at least two"):
         SCDD.setup_anndata(cells, labels_key="one")
+    cells.obs["some"] = [None, *["a", "b"] * 199, "a"]
+    with pytest.raises(MissingValuesError, match=r"'some'.*missing for 1 cell"):
+        SCDD.setup_anndata(cells, labels_key="some")
     cells.obsm["X_outside"][3, 2] = np.nan
     with pytest.raises(NotFiniteError, match="X_outside"):
         SCDD.setup_anndata(cells, labels_key="label", embedding_key="X_outside")
@@ -470,6 +602,16 @@ def test_bad_arguments(model, cells):
         ({"pool_weight": 1.2}, "pool_weight"),
         ({"pool_weight": "some"}, "pool_weight"),
         ({"guidance": -1}, "guidance"),
+        ({"guidance": np.nan}, "guidance"),
+        ({"guidance": "strong"}, "guidance"),
+        ({"fraction": "half"}, "fraction"),
+        ({"fraction": 1.0}, "fraction"),
+        ({"lr": 0}, "lr"),
+        ({"lr": np.nan}, "lr"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 0.5}, "seed"),
+        ({"seed": 2**40}, "seed"),
+        ({"min_cells_per_class": 0}, "min_cells_per_class"),
         ({"n_steps": -1}, "n_steps"),
         ({"rare": "keep"}, "rare"),
     ):

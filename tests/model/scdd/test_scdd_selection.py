@@ -241,6 +241,9 @@ def test_bad_input(cells):
         select(missing)
     with pytest.raises(TooFewCellsError, match="fewer cells per class"):
         select(n_cells_per_class=80)
+    for wrong in (-1, 1.5, "first"):
+        with pytest.raises(InputError, match="seed"):
+            select(seed=wrong)
     for wrong in (0, -1, 2.5, True):
         with pytest.raises(InputError, match="n_cells_per_class"):
             select(n_cells_per_class=wrong)

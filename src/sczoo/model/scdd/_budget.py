@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from sczoo.errors import InputError, TooFewCellsError
+from sczoo.model.scdd._arguments import real_number, whole_number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ClassShares", "class_budget", "class_codes", "whole_number"]
+__all__ = ["ClassShares", "class_budget", "class_codes"]
 
 ClassShares = Literal["balanced", "proportional", "sqrt"]
-
-
-def whole_number(name: str, value: Any, low: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `low`."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < low:
-        raise InputError(f"{name}={value!r}: it must be a whole number from {low}.")
-    return int(value)
 
 
 def class_codes(labels: pd.Series, where: str) -> tuple[np.ndarray, list]:
@@ -75,8 +68,7 @@ def class_budget(
     present = sizes > 0
     n_cells = int(sizes.sum())
     if fraction is not None:
-        if not 0 < fraction < 1:
-            raise InputError(f"fraction={fraction!r}: it must lie between 0 and 1.")
+        fraction = real_number("fraction", fraction, 0, 1, above=True, below=True)
         total = max(round(fraction * n_cells), int(present.sum()))
     else:
         total = whole_number("n_cells_per_class", n_cells_per_class) * int(present.sum())

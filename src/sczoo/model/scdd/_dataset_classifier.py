@@ -14,6 +14,7 @@ from sczoo.base._normalise import log_normalise
 from sczoo.base._query import QueryMixin, earlier_record
 from sczoo.base._transfer import TransferMixin
 from sczoo.errors import InputError
+from sczoo.model.scdd._arguments import check_seed
 from sczoo.model.scdd._classifiers import check_classifiers, fit_scores
 from sczoo.model.scdd._dataset import is_small_set
 from sczoo.model.scdd._output import UNS_KEY
@@ -64,7 +65,7 @@ class DistilledClassifier(QueryMixin, TransferMixin):
                 "the classes."
             )
         self.classifier = check_classifiers(classifier)[0]
-        self.seed = seed
+        self.seed = check_seed(seed)
         record = dict(distilled.uns[UNS_KEY])
         labels = distilled.obs[str(record["labels_key"])].astype("category")
         labels = labels.cat.remove_unused_categories()

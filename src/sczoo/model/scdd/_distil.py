@@ -15,15 +15,16 @@ from sczoo.base._normalise import log_normalise
 from sczoo.base._provenance import isolated_random_state, versions
 from sczoo.base._reading import matrix_of, read_rows
 from sczoo.errors import InputError, NotTrainedError, TooFewCellsError
-from sczoo.model.scdd._budget import ClassShares, class_budget, whole_number
+from sczoo.model.scdd._arguments import check_choices, check_seed, real_number, whole_number
+from sczoo.model.scdd._budget import ClassShares, class_budget
 from sczoo.model.scdd._candidates import choose_candidate
 from sczoo.model.scdd._codes import CodeInit, MatchSpace, Source
 from sczoo.model.scdd._counts import library_quantiles
-from sczoo.model.scdd._draws import allot, draw_columns, draw_copies_again
+from sczoo.model.scdd._draws import allot, check_columns, draw_columns, draw_copies_again
 from sczoo.model.scdd._emission import Emission, EmissionName, check_emission, emit
 from sczoo.model.scdd._flow_map import OneStep
 from sczoo.model.scdd._matching import Matching, check_matching
-from sczoo.model.scdd._output import small_set
+from sczoo.model.scdd._output import COLUMNS, small_set
 from sczoo.model.scdd._stages import STAGES
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from sczoo.model.scdd._making import Candidate
 
-__all__ = ["DistilMixin", "check_choices"]
+__all__ = ["DistilMixin"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class DistilMixin:
         n_steps: int | None = None,
         lr: float = 0.03,
         calibrate: bool = True,
-        metadata_keys: Sequence[str] = (),
+        metadata_keys: Sequence[str] | str = (),
         min_cells_per_class: int = 5,
         rare: Literal["error", "drop"] = "error",
         seed: int = 0,
@@ -77,7 +78,8 @@ class DistilMixin:
         Parameters
         ----------
         n_cells_per_class
-            Cells of each class; 10 unless `fraction` is given.
+            Cells of each class; 10 unless `fraction` is given. A class that has fewer gives as
+            many, made from groups of its cells that overlap.
         fraction
             Size as a share of the training cells, instead.
         class_shares
@@ -126,7 +128,9 @@ class DistilMixin:
             that of the real ones: the decoder smooths away genes of single classes.
         metadata_keys
             Columns of ``adata.obs`` to draw for the synthetic cells, by their frequencies in the
-            class among the training cells. The batch is always drawn, where one was registered.
+            class among the training cells, missing values included. The batch is always drawn,
+            where one was registered. Measurements and names of cells are refused: a value that
+            few cells have would point at them.
         min_cells_per_class
             Smallest class that may be distilled. Cells distilled from very few would show those.
         rare
@@ -151,7 +155,10 @@ class DistilMixin:
             A class has fewer than `min_cells_per_class` cells, or as many cells are asked for as
             there are.
         InputError
-            The model has no data, or an argument makes no sense.
+            The model has no data or, after loading, other cells than it was trained on; or an
+            argument makes no sense.
+        MissingKeyError
+            A column of `metadata_keys` does not exist.
         """
         self._require_stages()
         check_choices(
@@ -163,7 +170,10 @@ class DistilMixin:
         )
         check_matching(matching)
         check_emission(emission)
-        _check_weight(pool_weight)
+        if pool_weight != "auto":
+            pool_weight = real_number("pool_weight", pool_weight, 0, 1)
+        real_number("lr", lr, 0, np.inf, above=True, below=True)
+        seed = check_seed(seed)
         one_step = self._one_step(guidance)
         if n_steps is not None:
             whole_number("n_steps", n_steps, 0)
@@ -172,16 +182,20 @@ class DistilMixin:
                 "This model was loaded without data, and distilling reads the training cells: "
                 "load it with SCDD.load(folder, adata), or use generate(), which needs none."
             )
-        missing = [key for key in metadata_keys if key not in self.adata.obs]
-        if missing:
-            raise InputError(
-                f"adata.obs has no column {missing[0]!r}; metadata_keys are columns of adata.obs."
-            )
         if n_cells_per_class is None and fraction is None:
             n_cells_per_class = 10
         # the matrix of the training cells, and nothing else of the data
         rows, labels, sizes = self._training_classes(min_cells_per_class, rare)
+        table = self.adata.obs.iloc[rows]
+        metadata = check_columns(table, metadata_keys, (*COLUMNS, "quality"))
         budget = class_budget(sizes, n_cells_per_class, fraction, class_shares)
+        if (over := budget > sizes).any():
+            logger.warning(
+                "%d class(es) have fewer cells than are asked for, the first is %r: its groups of "
+                "cells overlap, so its synthetic cells differ little.",
+                over.sum(),
+                self.class_names[labels[over][0]],
+            )
         counts = sparse.csr_matrix(
             read_rows(matrix_of(self._expression(self.adata), self._layer), rows)
         )
@@ -228,9 +242,7 @@ class DistilMixin:
             "source_bytes": int(counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes),
             **best.record(),
         }
-        columns = draw_columns(
-            self.adata.obs.iloc[rows], source.codes, codes, tuple(metadata_keys), rng
-        )
+        columns = draw_columns(table, source.codes, codes, metadata, rng)
         return self._assemble(
             best,
             codes,
@@ -259,10 +271,7 @@ class DistilMixin:
         self.module.eval()
 
     def _one_step(self: Any, guidance: float) -> OneStep:
-        if not 0 <= guidance <= _LARGEST_GUIDANCE:
-            raise InputError(
-                f"guidance={guidance!r}: it must lie between 0 and {_LARGEST_GUIDANCE:g}."
-            )
+        real_number("guidance", guidance, 0, _LARGEST_GUIDANCE)
         student = self._generator_kind == "student"
         net = self.module.student if student else self.module.denoiser
         return OneStep(net, self._generator_kind, self._t_star, float(guidance))
@@ -272,8 +281,7 @@ class DistilMixin:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Training rows of the classes in use, the module's codes of these, and their sizes."""
         whole_number("min_cells_per_class", min_cells)
-        rows = self.train_indices_
-        rows = np.arange(self.adata.n_obs) if rows is None else np.sort(np.asarray(rows))
+        rows = self._training_rows()
         codes = self._codes_of(REGISTRY_KEYS.LABELS_KEY)[rows]
         sizes = np.bincount(codes[codes >= 0], minlength=self.module.n_labels)
         small = np.flatnonzero((sizes > 0) & (sizes < min_cells))
@@ -391,10 +399,10 @@ class DistilMixin:
         setup = self._setup_arguments
         if batch is not None:
             state = self._field(REGISTRY_KEYS.BATCH_KEY)["state_registry"]
-            names = list(state["categorical_mapping"])[: module.n_batch]
-            extra[setup["batch_key"]] = pd.Categorical.from_codes(
-                batch, categories=pd.Index(names)
-            )
+            names = pd.Index(list(state["categorical_mapping"])[: module.n_batch])
+            # not the names of batches that were put aside
+            trained = names[(module.batch_share.cpu().numpy() > 0).any(axis=0)]
+            extra[setup["batch_key"]] = pd.Categorical(names[batch], categories=trained)
         var = pd.DataFrame(index=pd.Index([str(name) for name in self.var_names]))
         if self.adata is not None:
             var = self._expression(self.adata).var.copy()
@@ -424,18 +432,3 @@ class DistilMixin:
         found = self.provenance_
         keys = ("seed", "data_sha256", "genes_sha256", "n_cells")
         return {key: found[key] for key in keys if key in found}
-
-
-def _check_weight(pool_weight: Any) -> None:
-    if isinstance(pool_weight, str) and pool_weight == "auto":
-        return
-    number = isinstance(pool_weight, int | float | np.number)
-    if not number or isinstance(pool_weight, bool) or not 0 <= pool_weight <= 1:
-        raise InputError(f"pool_weight={pool_weight!r}: it must be 'auto' or lie from 0 to 1.")
-
-
-def check_choices(**given: tuple[Any, tuple[Any, ...]]) -> None:
-    """Require that each argument is one of its choices."""
-    for name, (value, choices) in given.items():
-        if value not in choices:
-            raise InputError(f"{name}={value!r} is not known; choose one of {choices}.")

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sczoo.errors import InputError, MissingKeyError
 from sczoo.model.scdd._membership import exact_copies
+from sczoo.model.scdd._selection import MIN_POOL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["allot", "draw_columns", "draw_copies_again"]
+__all__ = ["allot", "check_columns", "draw_columns", "draw_copies_again"]
 
 _ATTEMPTS = 20
 
@@ -49,6 +51,45 @@ def allot(shares: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> np
     return found
 
 
+def check_columns(obs: pd.DataFrame, keys: Sequence[str] | str, taken: Sequence[str]) -> list[str]:
+    """Return the names of the columns if they can be drawn without pointing at single cells.
+
+    Parameters
+    ----------
+    obs
+        Table of the training cells.
+    keys
+        A column, or several.
+    taken
+        Columns that every distilled set has.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no such column.
+    InputError
+        The name is taken, or the values are measurements or names of single cells.
+    """
+    names = [keys] if isinstance(keys, str) else list(keys)
+    for name in names:
+        if name not in obs:
+            raise MissingKeyError(
+                f"adata.obs has no column {name!r}; metadata_keys are columns of adata.obs."
+            )
+        if name in taken:
+            raise InputError(
+                f"metadata_keys: a distilled set has a column {name!r} of its own; rename yours."
+            )
+        n_values = obs[name].nunique()
+        if n_values > max(1, len(obs) // MIN_POOL):
+            raise InputError(
+                f"adata.obs[{name!r}] has {n_values} values for {len(obs)} cells: a value drawn "
+                "from it would point at single cells. Put its values into a few groups first, as "
+                "with pandas.cut, or leave it out of metadata_keys."
+            )
+    return names
+
+
 def draw_columns(
     obs: pd.DataFrame,
     real_codes: np.ndarray,
@@ -56,16 +97,21 @@ def draw_columns(
     keys: Sequence[str],
     rng: np.random.Generator,
 ) -> dict[str, pd.Categorical]:
-    """Draw each column by its frequencies in the class; columns are drawn independently."""
+    """Draw each column by its frequencies in the class; columns are drawn independently.
+
+    A missing value is drawn as often as any other.
+    """
     drawn = {}
     for key in keys:
-        values = obs[key].astype("category")
-        table = np.zeros((int(real_codes.max()) + 1, len(values.cat.categories)))
-        known = values.cat.codes.to_numpy() >= 0
-        np.add.at(table, (real_codes[known], values.cat.codes.to_numpy()[known]), 1.0)
+        values = obs[key].astype("category").cat.remove_unused_categories()
+        n_values = len(values.cat.categories)
+        places = values.cat.codes.to_numpy().astype(np.int64)
+        table = np.zeros((int(real_codes.max()) + 1, n_values + 1))
+        np.add.at(table, (real_codes, np.where(places < 0, n_values, places)), 1.0)
         table /= np.maximum(table.sum(axis=1, keepdims=True), 1.0)
+        found = allot(table, codes, rng)
         drawn[key] = pd.Categorical.from_codes(
-            allot(table, codes, rng), categories=values.cat.categories
+            np.where(found == n_values, -1, found), categories=values.cat.categories
         )
     return drawn
 

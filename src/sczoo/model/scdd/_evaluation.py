@@ -13,6 +13,7 @@ from scipy import sparse
 from sczoo.base._checks import check_input
 from sczoo.base._reading import matrix_of, read_rows
 from sczoo.errors import GeneOverlapError, InputError, MissingKeyError
+from sczoo.model.scdd._arguments import check_seed
 from sczoo.model.scdd._classifiers import CLASSIFIERS, check_classifiers, fit_predict
 from sczoo.model.scdd._fidelity import fidelity as fidelity_figures
 from sczoo.model.scdd._membership import memorisation
@@ -59,7 +60,7 @@ def evaluate_distillation(
     labels_key: str | None = None,
     layer: str | None = None,
     classifiers: Sequence[str] = CLASSIFIERS,
-    baselines: Sequence[str] = (),
+    baselines: Sequence[str] | str = (),
     cross_study: Mapping[str, AnnData] | None = None,
     fidelity: bool = True,
     privacy: bool = True,
@@ -126,6 +127,8 @@ def evaluate_distillation(
     if not sets:
         raise InputError("There is no small set to judge: pass an AnnData, or several by name.")
     classifiers = check_classifiers(classifiers)
+    baselines = (baselines,) if isinstance(baselines, str) else tuple(baselines)
+    seed = check_seed(seed)
     first = next(iter(sets.values()))
     labels_key = labels_key or _labels_key(first)
     tests = {"test": test, **dict(cross_study or {})}
@@ -336,6 +339,9 @@ def evaluation_report(frame: pd.DataFrame) -> str:
         wide = part.pivot_table("value", "set", "classifier", sort=False)
         wide["mean"] = wide.mean(axis=1)
         wide.insert(0, "cells", part.groupby("set")["n_cells"].first())
+        if part["regret"].notna().any():
+            # against the best classifier of the whole set, as everywhere
+            wide["regret"] = part.groupby("set")["regret"].mean()
         lines += [f"## Balanced accuracy on {test}", "", *_markdown(wide), ""]
     for kind, title in (("fidelity", "Likeness to real cells"), ("privacy", "What leaks")):
         part = frame[frame["kind"] == kind]

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from sczoo.errors import InputError
-from sczoo.model.scdd._budget import whole_number
+from sczoo.model.scdd._arguments import check_choices, check_seed, whole_number
 from sczoo.model.scdd._diffusion import ddim
-from sczoo.model.scdd._distil import check_choices
 from sczoo.model.scdd._emission import Emission
 from sczoo.model.scdd._making import Candidate
 
@@ -64,8 +63,9 @@ class GenerateMixin:
         check_choices(emission=(emission, ("nb", "mode", "typical")))
         whole_number("n", n)
         whole_number("steps", steps)
+        seed = check_seed(seed)
         names = [str(name) for name in self.class_names]
-        wanted = [labels] if isinstance(labels, str) or np.isscalar(labels) else list(labels)
+        wanted = np.atleast_1d(np.asarray(labels, dtype=object)).tolist()
         unknown = [str(label) for label in wanted if str(label) not in names]
         if unknown or not wanted:
             raise InputError(

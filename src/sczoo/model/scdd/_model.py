@@ -11,7 +11,7 @@ from scvi import REGISTRY_KEYS
 from sczoo import _compat
 from sczoo.base import ZooModelClass
 from sczoo.errors import InputError
-from sczoo.model.scdd._budget import whole_number
+from sczoo.model.scdd._arguments import check_choices, real_number, whole_number
 from sczoo.model.scdd._distil import DistilMixin
 from sczoo.model.scdd._flow_map import GeneratorName
 from sczoo.model.scdd._generate import GenerateMixin
@@ -140,8 +140,10 @@ class SCDD(
     ) -> None:
         init_locals = dict(locals())
         super().__init__(adata, registry)
-        _check_choice("generator", generator, get_args(GeneratorName))
-        _check_choice("embedding_mode", embedding_mode, get_args(EmbeddingMode))
+        check_choices(
+            generator=(generator, get_args(GeneratorName)),
+            embedding_mode=(embedding_mode, get_args(EmbeddingMode)),
+        )
         sizes = {
             "n_latent": n_latent,
             "n_hidden": n_hidden,
@@ -151,11 +153,7 @@ class SCDD(
         for name, size in sizes.items():
             whole_number(name, size)
         for name, (low, below) in _RANGES.items():
-            value = init_locals[name]
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-                raise InputError(f"{name}={value!r}: it must be a number.")
-            if not low <= value < below:
-                raise InputError(f"{name}={value!r}: it must lie from {low} to below {below}.")
+            real_number(name, init_locals[name], low, below, below=True)
         self._generator_kind: GeneratorName = generator
         self._t_star = float(t_star)
         self._p_uncond = float(p_uncond)
@@ -286,9 +284,9 @@ class SCDD(
         done = self.module.stages_done.tolist()
         if stages == "missing":
             return tuple(stage for stage, ready in zip(STAGES, done, strict=True) if not ready)
-        names = (stages,) if isinstance(stages, str) else tuple(stages)
+        names = (stages,) if isinstance(stages, str) or stages is None else tuple(stages)
         for name in names:
-            _check_choice("stages", name, ("all", "missing", *STAGES))
+            check_choices(stages=(name, ("all", "missing", *STAGES)))
         chosen = tuple(stage for stage in STAGES if stage in names)
         for position, stage in enumerate(STAGES):
             earlier = all(done[i] or STAGES[i] in chosen for i in range(position))
@@ -307,8 +305,3 @@ class SCDD(
         self._fine_tuning = True
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name.startswith("encoder."))
-
-
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name}={value!r} is not known; choose one of {choices}.")

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-__all__ = ["NOT_ANONYMOUS", "SYNTHETIC", "UNS_KEY", "small_set"]
+__all__ = ["COLUMNS", "NOT_ANONYMOUS", "SYNTHETIC", "UNS_KEY", "small_set"]
 
 SYNTHETIC = "is_synthetic"
 UNS_KEY = "scdd"
+# what every small set says about its cells, beside the labels
+COLUMNS = (SYNTHETIC, "library_size", "weight")
 NOT_ANONYMOUS = (
     "Distilled is not anonymous: the cells were computed from patients' cells without a privacy "
     "guarantee, and an attacker may learn from them whether a patient's cells took part. Treat "

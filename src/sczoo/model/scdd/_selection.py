@@ -15,7 +15,8 @@ from sczoo.base._checks import check_input
 from sczoo.base._normalise import log_normalise
 from sczoo.base._provenance import versions
 from sczoo.base._reading import matrix_of, read_rows
-from sczoo.errors import InputError, TooFewCellsError
+from sczoo.errors import TooFewCellsError
+from sczoo.model.scdd._arguments import check_choices, check_seed
 from sczoo.model.scdd._budget import class_budget, class_codes
 from sczoo.model.scdd._counts import largest_remainder
 from sczoo.model.scdd._output import small_set
@@ -116,7 +117,12 @@ def select_cells(
     .. [Hie19] Geometric sketching compactly summarizes the single-cell transcriptomic landscape.
        Cell Systems 8, 2019.
     """
-    _check_arguments(method, rounding, rare)
+    check_choices(
+        method=(method, get_args(SelectionMethod)),
+        rounding=(rounding, ("mode", "sampled")),
+        rare=(rare, ("error", "drop")),
+    )
+    seed = check_seed(seed)
     adata = adata.copy() if getattr(adata, "is_view", False) else adata
     check_input(adata, layer=layer, scale="counts", min_genes=2, categorical_keys=[labels_key])
     codes, categories = class_codes(adata.obs[labels_key], f"adata.obs[{labels_key!r}]")
@@ -261,13 +267,3 @@ def pool_cells(
                 pools.append(rng.multinomial(depth, summed / summed.sum()))
             pool_codes.append(code)
     return np.array(pools), np.array(pool_codes)
-
-
-def _check_arguments(method: str, rounding: str, rare: str) -> None:
-    for name, value, choices in (
-        ("method", method, get_args(SelectionMethod)),
-        ("rounding", rounding, ("mode", "sampled")),
-        ("rare", rare, ("error", "drop")),
-    ):
-        if value not in choices:
-            raise InputError(f"{name}={value!r} is not known; choose one of {choices}.")

@@ -14,7 +14,7 @@ from scvi.data.fields import (
     ObsmField,
 )
 
-from sczoo.base._checks import check_categorical, check_obsm
+from sczoo.base._checks import check_categorical, check_embedding, check_obsm
 from sczoo.errors import InputError, MissingKeyError, TooFewCellsError
 from sczoo.model.scdd._module import EMBEDDING
 
@@ -166,6 +166,7 @@ def _mudata_embedding(
         return []
     holder = mdata if modality is None else mdata.mod[modality]
     if key is None:
+        check_embedding(holder.X, f"mdata.mod[{modality!r}].X", holder.obs_names)
         return [MuDataLayerField(EMBEDDING, None, mod_key=modality, is_count_data=False)]
     if key not in holder.obsm and is_query:
         return []

@@ -12,6 +12,7 @@ from scvi import REGISTRY_KEYS
 
 from sczoo.base._checks import scan_matrix
 from sczoo.base._data import ZooDataSplitter
+from sczoo.base._provenance import fingerprint
 from sczoo.base._reading import iter_row_blocks
 from sczoo.base._training import plain
 from sczoo.errors import InputError, TooFewCellsError
@@ -134,7 +135,42 @@ class StagesMixin:
         )
         splitter.setup()
         parts = (splitter.train_idx, splitter.val_idx, splitter.test_idx)
-        return [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
+        rows = [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
+        if reuse:
+            self._require_same_cells(
+                rows[0],
+                "the stages that are missing must see the training cells of the autoencoder. "
+                "Split as in the first call, with the same seed; or load the model with its "
+                "training cells alone",
+            )
+        return rows
+
+    def _training_rows(self: Any) -> np.ndarray:
+        """Rows that were trained on; of a loaded model all, if they are the cells it knew.
+
+        Which cells were in the split is not saved, as it says something about single cells. So
+        those that were put aside can only be told by the fingerprint of the others.
+        """
+        rows = self.train_indices_
+        if rows is not None:
+            return np.sort(np.asarray(rows))
+        self._require_same_cells(
+            None,
+            "distilling reads all cells that are attached, also those that were put aside for "
+            "validation or test. Load the model with its training cells alone",
+        )
+        return np.arange(self.adata.n_obs)
+
+    def _require_same_cells(self: Any, rows: np.ndarray | None, why: str) -> None:
+        known = self.provenance_.get("data_sha256")
+        if known is None or self._fine_tuning:
+            return
+        if fingerprint(self._expression(self.adata), self._layer, rows) != known:
+            n_cells = self.adata.n_obs if rows is None else len(rows)
+            raise InputError(
+                f"These {n_cells} cells are not the {self.provenance_.get('n_cells')} cells that "
+                f"this SCDD was trained on: {why}: SCDD.load(folder, adata[training_rows].copy())."
+            )
 
     # --- constants ----------------------------------------------------------------------------
 
