@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import anndata
 import numpy as np
 import pytest
 import yaml
@@ -191,6 +192,24 @@ def test_publish_list_show_pull_verify_apply(model, cohort, folder):
     )
     assert result.exit_code == 0
     assert out.exists()
+
+
+def test_train_takes_further_columns_for_the_setup(cohort, folder):
+    # a guarantee for donors, from a shell
+    cells = anndata.read_h5ad(cohort)
+    cells.obs["patient"] = [f"p{i % 40}" for i in range(cells.n_obs)]
+    data = folder / "donors.h5ad"
+    cells.write_h5ad(data)
+    out = folder / "donors"
+    arguments = ["train", "dpdcan", str(data), "-o", str(out), "--max-epochs", "1"]
+    result = runner.invoke(app, [*arguments, "--setup", "donor_key=patient"])
+    assert result.exit_code == 0, result.output
+    import sczoo
+
+    assert sczoo.load(out).get_privacy_report()["unit"] == "donor"
+    result = runner.invoke(app, [*arguments, "--overwrite", "--setup", "donor=patient"])
+    assert result.exit_code != 0
+    assert "donor_key" in result.output
 
 
 def test_train_names_a_wrong_argument(cohort, folder):

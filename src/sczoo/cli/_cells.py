@@ -60,6 +60,13 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Argument of the model, as name=value; repeatable."),
     ] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setup",
+            help="Further argument of setup_anndata, such as donor_key=patient; repeatable.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing folder.")] = False,
 ) -> None:
     """Train a model and save it."""
@@ -84,6 +91,14 @@ def train(
     unknown = sorted(set(given) - set(accepted))
     if unknown:
         raise typer.BadParameter(f"{method} does not take --{unknown[0].replace('_', '-')}")
+    further = parse_options(setup or [], "--setup")
+    keys = sorted(set(accepted) - {"adata", "kwargs", *wanted})
+    for name in further:
+        if name not in keys:
+            raise typer.BadParameter(
+                f"setup_anndata of {method} has no argument {name!r}; it has {', '.join(keys)}",
+                param_hint="--setup",
+            )
     options = parse_options(option or [])
     arguments = sorted(set(inspect.signature(model_class).parameters) - {"adata", "registry"})
     for name in options:
@@ -92,7 +107,7 @@ def train(
                 f"{method} has no argument {name!r}; it has {', '.join(arguments)}",
                 param_hint="--set",
             )
-    model_class.setup_anndata(adata, **given)
+    model_class.setup_anndata(adata, **given, **further)
     model = model_class(adata, **options)
     try:
         model.train(**({} if max_epochs is None else {"max_epochs": max_epochs}))

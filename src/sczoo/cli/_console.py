@@ -75,7 +75,7 @@ def read_cells(path: Path) -> AnnData:
         ) from error
 
 
-def parse_options(pairs: list[str]) -> dict[str, Any]:
+def parse_options(pairs: list[str], hint: str = "--set") -> dict[str, Any]:
     """Parse ``name=value`` pairs; values are YAML scalars, so 30 is a number and none is None."""
     import yaml
 
@@ -83,7 +83,7 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator or not name.isidentifier():
-            raise typer.BadParameter(f"{pair!r} is not of the form name=value", param_hint="--set")
+            raise typer.BadParameter(f"{pair!r} is not of the form name=value", param_hint=hint)
         options[name] = None if value.lower() == "none" else yaml.safe_load(value)
     return options
 
