@@ -160,6 +160,10 @@ class ZooModelClass(SetupMixin, TrainingMixin, QueryMixin, TransferMixin, BaseMo
                 return [str(name) for name in var[column].astype(object).fillna("")]
         return None
 
+    def _saved_provenance(self) -> dict[str, Any]:
+        """Return the record of the training as it is to be saved now."""
+        return self.provenance_
+
     def _exported_registry(self) -> dict[str, Any]:
         """Return scvi-tools' registry as it may be written in scvi-tools' own format."""
         return self.registry_

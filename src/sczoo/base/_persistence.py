@@ -74,7 +74,7 @@ def save(
             min_coverage=DEFAULT_MIN_COVERAGE,
         ),
         domain=model.domain,
-        provenance=model.provenance_,
+        provenance=model._saved_provenance(),
         attributes=attributes,
     )
     x, expected = _selftest(model)

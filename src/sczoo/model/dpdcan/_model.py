@@ -393,7 +393,7 @@ class DPDCAN(PrivateSetupMixin, PrivatePlanMixin, PrivateResultsMixin, ZooModelC
             )
         finally:
             self._store(run)
-            self.provenance_.update(self._privacy_provenance() if self.provenance_ else {})
+            self.provenance_ = self._saved_provenance()
 
     # --- records ------------------------------------------------------------------------------
 

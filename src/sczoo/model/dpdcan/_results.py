@@ -15,8 +15,7 @@ from sczoo.model.dpdcan._report import card_block, describe
 from sczoo.privacy._canaries import GradientCanaries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from os import PathLike
+    from collections.abc import Sequence
 
     import numpy as np
     from anndata import AnnData
@@ -189,24 +188,10 @@ class PrivateResultsMixin:
             "guesses": bound.guesses,
         }
 
-    def save(
-        self,
-        dir_path: str | PathLike[str],
-        overwrite: bool = False,
-        *,
-        include_categories: Iterable[str] = (),
-    ) -> None:
-        """Save the model, with what has been spent until now.
-
-        Parameters
-        ----------
-        dir_path, overwrite, include_categories
-            As of :meth:`sczoo.base.ZooModelClass.save`. Nothing about single cells is written.
-        """
+    def _saved_provenance(self) -> dict[str, Any]:
+        """Return the record of the training, with what has been spent until now."""
         model: Any = self
-        if model.provenance_:
-            model.provenance_.update(self._privacy_provenance())
-        super().save(dir_path, overwrite, include_categories=include_categories)  # type: ignore[misc]
+        return {**model.provenance_, **self._privacy_provenance()} if model.provenance_ else {}
 
     def _privacy_provenance(self) -> dict[str, Any]:
         return {"privacy": card_block(self)}
