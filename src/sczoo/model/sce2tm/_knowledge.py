@@ -78,11 +78,9 @@ def half_scaled(expression: sparse.csr_matrix) -> sparse.csr_matrix:
     """
     matrix = expression.astype(np.float64)
     mean, variance = mean_variance_axis(matrix, axis=0)
-    # what is left of a gene that does not vary is rounding
-    deviation = np.sqrt(np.where(variance > 1e-12 * mean**2, variance, 0.0))
-    # a gene that does not vary tells no cells apart
-    scale = np.where(deviation > 0, deviation, np.inf) ** -0.5
-    return sparse.csr_matrix(matrix @ sparse.diags(scale))
+    # A gene that does not vary tells no cells apart; what is left of its variance is rounding.
+    varies = variance > 1e-12 * mean**2
+    return sparse.csr_matrix(matrix @ sparse.diags(np.where(varies, variance, np.inf) ** -0.25))
 
 
 def expression_pca(expression: sparse.csr_matrix, width: int = PCA_WIDTH) -> np.ndarray:
@@ -178,19 +176,21 @@ def build_guidance(
         Neighbours in the full expression, as published, instead of its principal components, and
         the neighbours' expression in every minibatch; components of unit length.
     """
-    components: np.ndarray | None = None
-    if neighbours and (knowledge is None or not published):
-        components = expression_pca(expression_matrix(adata, layer, constants))
-    if knowledge is None and components is not None:
-        knowledge = normalize(components)  # rows of unit length, as published
-    elif knowledge is None:
-        # for distances the length matters: it says how distinct a cell is
-        expression = half_scaled(expression_matrix(adata, layer, constants))
-        knowledge = half_whitened(expression_pca(expression, _GUIDING))
-    knowledge = np.ascontiguousarray(knowledge, dtype=np.float32)
     if not neighbours:
-        return Guidance(knowledge)
-    view: Any = expression_matrix(adata, layer, constants) if published else components
+        if knowledge is None:
+            # for distances the length matters: it says how distinct a cell is
+            expression = half_scaled(expression_matrix(adata, layer, constants))
+            knowledge = half_whitened(expression_pca(expression, _GUIDING))
+        return Guidance(np.ascontiguousarray(knowledge, dtype=np.float32))
+    expression = expression_matrix(adata, layer, constants)
+    view: Any = expression
+    if knowledge is None or not published:
+        components = expression_pca(expression)
+        if not published:
+            view = components
+        if knowledge is None:
+            knowledge = normalize(components)  # rows of unit length, as published
+    knowledge = np.ascontiguousarray(knowledge, dtype=np.float32)
     return Guidance(
         knowledge=knowledge,
         by_expression=mutual_neighbours(view, n_neighbors),

@@ -31,8 +31,8 @@ _SMALLEST, _LARGEST = 1e-25, 1e25
 
 def _loss_and_gradient(
     part: torch.Tensor, weight: torch.Tensor, share: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss of some cells and its negative gradient.
+) -> torch.Tensor:
+    """Loss of some cells; its negative gradient takes the place of their logits.
 
     The gradient ends up in the memory of the logits, ``part``, that of ``share`` is used too.
     """
@@ -47,8 +47,8 @@ def _loss_and_gradient(
         log_size = size.log() + highest[:, 0]
     products = part.mul_(weight).sum(dim=1)
     # minus d/dlogits: target - total * softmax
-    slope = torch.addcmul(weight, share, (total / size)[:, None], value=-1.0, out=part)
-    return total * log_size - products, slope
+    torch.addcmul(weight, share, (total / size)[:, None], value=-1.0, out=part)
+    return total * log_size - products
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -56,8 +56,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, target: Target) -> torch.Tensor:
         loss = logits.new_empty(len(logits))
         for rows in _blocks(logits):
-            # the gradient ends up in the memory of the logits
-            loss[rows], _ = _loss_and_gradient(logits[rows], target(rows))
+            loss[rows] = _loss_and_gradient(logits[rows], target(rows))
         ctx.gradient = logits
         return loss
 
@@ -87,8 +86,7 @@ class _DecodedCrossEntropy(torch.autograd.Function):
             torch.mm(some, programs, out=part)
             for few in _blocks(part):
                 these = slice(rows.start + few.start, rows.start + few.stop)
-                # the gradient ends up in the memory of the logits
-                loss[these], _ = _loss_and_gradient(part[few], target(these), share[few])
+                loss[these] = _loss_and_gradient(part[few], target(these), share[few])
             torch.mm(part, programs.t(), out=of_theta[rows])
             of_programs.addmm_(some.t(), part)
         ctx.gradients = of_theta, of_programs
