@@ -91,22 +91,10 @@ def train(
     unknown = sorted(set(given) - set(accepted))
     if unknown:
         raise typer.BadParameter(f"{method} does not take --{unknown[0].replace('_', '-')}")
-    further = parse_options(setup or [], "--setup")
-    keys = sorted(set(accepted) - {"adata", "kwargs", *wanted})
-    for name in further:
-        if name not in keys:
-            raise typer.BadParameter(
-                f"setup_anndata of {method} has no argument {name!r}; it has {', '.join(keys)}",
-                param_hint="--setup",
-            )
-    options = parse_options(option or [])
-    arguments = sorted(set(inspect.signature(model_class).parameters) - {"adata", "registry"})
-    for name in options:
-        if name not in arguments:
-            raise typer.BadParameter(
-                f"{method} has no argument {name!r}; it has {', '.join(arguments)}",
-                param_hint="--set",
-            )
+    keys = set(accepted) - {"adata", "kwargs", *wanted}
+    further = parse_options(setup or [], "--setup", f"setup_anndata of {method}", keys)
+    arguments = set(inspect.signature(model_class).parameters) - {"adata", "registry"}
+    options = parse_options(option or [], "--set", method, arguments)
     model_class.setup_anndata(adata, **given, **further)
     model = model_class(adata, **options)
     try:

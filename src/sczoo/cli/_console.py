@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from anndata import AnnData
@@ -75,8 +76,11 @@ def read_cells(path: Path) -> AnnData:
         ) from error
 
 
-def parse_options(pairs: list[str], hint: str = "--set") -> dict[str, Any]:
-    """Parse ``name=value`` pairs; values are YAML scalars, so 30 is a number and none is None."""
+def parse_options(pairs: list[str], hint: str, of: str, known: Iterable[str]) -> dict[str, Any]:
+    """Parse ``name=value`` pairs; values are YAML scalars, so 30 is a number and none is None.
+
+    Names other than those `known` of something are refused; `hint` is the option they came by.
+    """
     import yaml
 
     options = {}
@@ -84,6 +88,11 @@ def parse_options(pairs: list[str], hint: str = "--set") -> dict[str, Any]:
         name, separator, value = pair.partition("=")
         if not separator or not name.isidentifier():
             raise typer.BadParameter(f"{pair!r} is not of the form name=value", param_hint=hint)
+        if name not in known:
+            raise typer.BadParameter(
+                f"{of} has no argument {name!r}; it has {', '.join(sorted(known))}",
+                param_hint=hint,
+            )
         options[name] = None if value.lower() == "none" else yaml.safe_load(value)
     return options
 
